@@ -1,0 +1,152 @@
+"""The storage port: what the rest of the program may ask of a disk.
+
+Imports nothing of ours. Implemented by `disk/file.py`; used by `virtio/blk.py` and `target/`.
+Every method may be called from any thread. Offsets and lengths are in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A run of bytes on a disk: `offset` and `length` in bytes, `length` may be 0."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """First byte after the extent."""
+        return self.offset + self.length
+
+
+class CopyMethod(Enum):
+    """How the bytes of one copy step travelled, cheapest first."""
+
+    REFLINK = "reflink"
+    COPY_FILE_RANGE = "copy_file_range"
+    READ_WRITE = "read_write"
+    ZERO = "zero"
+
+
+class SnapshotLostError(Exception):
+    """The old data of a snapshot could not be kept (for lack of space): its token is to be cancelled."""
+
+
+class Snapshot(Protocol):
+    """The bytes of some extents as they were when the snapshot was taken, joined in the order given."""
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """The source extents, in the order of the data."""
+
+    @property
+    def length(self) -> int:
+        """Sum of the extents' lengths."""
+
+    @property
+    def lost(self) -> bool:
+        """True once any byte of it could not be kept."""
+
+    @property
+    def method(self) -> str:
+        """How it is held: "reflink" or "copy-before-write"."""
+
+    def held_bytes(self) -> int:
+        """Bytes of old data stored for this snapshot alone; shared blocks of a reflink count 0."""
+
+    def read(self, offset: int, into: memoryview) -> None:
+        """Fill `into` with the bytes from `offset` of the joined data.
+
+        Raises:
+            SnapshotLostError: the old data is gone.
+            OSError: the host failed to read.
+        """
+
+    def copy_to(self, offset: int, destination: Disk, destination_offset: int, length: int) -> CopyMethod:
+        """Copy `length` bytes from `offset` of the joined data to `destination`: one bounded step.
+
+        The destination's own snapshots are preserved first. Only old data ever reaches the destination,
+        also when the source is written meanwhile and when source and destination overlap.
+
+        Raises:
+            SnapshotLostError: the old data is gone; nothing wrong was written.
+            OSError: the host failed.
+        """
+
+    def release(self) -> None:
+        """Give back whatever the snapshot holds. Idempotent."""
+
+
+class Disk(Protocol):
+    """A random access store of `size` bytes in logical blocks of `block_size` bytes."""
+
+    @property
+    def name(self) -> str:
+        """The `id=` the user gave it."""
+
+    @property
+    def serial(self) -> str:
+        """Unit serial number, at most 20 ASCII characters."""
+
+    @property
+    def size(self) -> int:
+        """Capacity in bytes, a multiple of `block_size`."""
+
+    @property
+    def block_size(self) -> int:
+        """Logical block size: 512 or 4096."""
+
+    @property
+    def readonly(self) -> bool:
+        """True if every write is to be refused by the devices above."""
+
+    @readonly.setter
+    def readonly(self, value: bool) -> None: ...
+
+    def try_read(self, offset: int, into: Sequence[memoryview]) -> bool:
+        """Read without waiting for the disk; False if that is not possible (call `read` on a worker)."""
+
+    def read(self, offset: int, into: Sequence[memoryview]) -> None:
+        """Fill the buffers from `offset` on. Raises OSError."""
+
+    def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
+        """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
+
+    def flush(self) -> None:
+        """Put every completed write on stable storage. Raises OSError."""
+
+    def discard(self, offset: int, length: int) -> None:
+        """Give the range back to the file system; reads as zeros after. Preserves snapshots. OSError."""
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        """Zero the range; `unmap` allows freeing the space. Preserves snapshots. Raises OSError."""
+
+    def allocated(self, offset: int, length: int) -> list[tuple[Extent, bool]]:
+        """The range cut into extents that are mapped (True) or holes (False)."""
+
+    def snapshot(self, extents: Sequence[Extent]) -> Snapshot:
+        """Freeze the extents as they are now: every write completed before is in, none begun after is.
+
+        Raises:
+            OSError: the snapshot cannot be made.
+        """
+
+    def close(self) -> None:
+        """Flush, release the lock and every file."""
+
+
+class Runner(Protocol):
+    """Runs slow work off the event loop. Implemented by `server/workers.py`; tests have an inline one."""
+
+    def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """Run `job` on a worker; then call `done` on the event loop with its result or its exception."""

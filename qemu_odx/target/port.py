@@ -1,0 +1,92 @@
+"""What a front door (virtio-scsi, mailbox) asks of the SCSI target.
+
+Imports nothing of ours. Implemented by `target/target.py`; used by `virtio/scsi.py`.
+All calls come from the event loop's thread; `done` is called there too, exactly once per task, perhaps
+before `submit` returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    Nexus = Hashable
+    """An I_T nexus: one initiator seen through one target port. Compared, never looked into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The end of a SCSI task.
+
+    Attributes:
+        status: SAM status byte (00h GOOD, 02h CHECK CONDITION, 18h RESERVATION CONFLICT, ...).
+        sense: fixed-format sense data, empty with GOOD.
+        data_in_length: bytes written to the data-in buffers, counted from their start.
+        data_out_length: bytes of the data-out buffers that the command asked for (may exceed what was given).
+        aborted: True if a task management function ended the task (no status is to be shown).
+        overrun: bytes that the command wanted to return but that did not fit (0 normally: truncation by the
+            allocation length is no overrun).
+    """
+
+    status: int
+    sense: bytes = b""
+    data_in_length: int = 0
+    data_out_length: int = 0
+    aborted: bool = False
+    overrun: int = 0
+
+
+@dataclass(slots=True)
+class Task:
+    """One SCSI command on its way through the target.
+
+    Attributes:
+        nexus: the I_T nexus it came over.
+        lun: logical unit number, flat (0..16383).
+        cdb: 16 or 32 bytes, a private copy.
+        data_out: the initiator's data, guest memory: parameter lists are copied once before they are looked at.
+        data_in: where data for the initiator goes, guest memory.
+        done: called once with the reply.
+    """
+
+    nexus: Nexus
+    lun: int
+    cdb: bytes
+    data_out: Sequence[memoryview]
+    data_in: Sequence[memoryview]
+    done: Callable[[Reply], None]
+    tag: int = 0
+
+
+class ScsiTarget(Protocol):
+    """A SCSI target device: some logical units, one copy manager."""
+
+    def luns(self) -> tuple[int, ...]:
+        """The logical unit numbers that exist, ascending."""
+
+    def submit(self, task: Task) -> None:
+        """Execute a task."""
+
+    def abort_task(self, nexus: Nexus, lun: int, tag: int) -> bool:
+        """ABORT TASK: end the task if it is known; True if it was. Its `done` has been called on return."""
+
+    def abort_task_set(self, nexus: Nexus, lun: int) -> None:
+        """ABORT TASK SET: end every task of this nexus on the LUN."""
+
+    def clear_task_set(self, lun: int) -> None:
+        """CLEAR TASK SET: end every task of every nexus on the LUN."""
+
+    def reset_lun(self, lun: int) -> bool:
+        """LOGICAL UNIT RESET; False if there is no such LUN."""
+
+    def nexus_loss(self, nexus: Nexus) -> None:
+        """The I_T nexus went away (guest reset, front end gone): drop its results, end its tasks."""
+
+    def query_task(self, nexus: Nexus, lun: int, tag: int) -> bool:
+        """QUERY TASK: True if the task is still in the task set."""
+
+    def query_task_set(self, nexus: Nexus, lun: int) -> bool:
+        """QUERY TASK SET: True if the nexus has any task on the LUN."""

@@ -1,0 +1,81 @@
+"""The seam between a vhost-user session and the device model behind it.
+
+Imports only `virtio/memory.py`. A session (`vhost/`) owns sockets, file descriptors and mappings; a device
+(`virtio/blk.py`, `virtio/scsi.py`) owns queues and requests and knows nothing of sockets.
+All calls come from the event loop's thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qemu_odx.virtio.memory import GuestMemory
+
+
+@dataclass(slots=True)
+class Ring:
+    """A started split virtqueue, as the front end described it.
+
+    Attributes:
+        size: entries, a power of 2 up to 32768, already checked.
+        desc: descriptor table, 16 * size bytes of shared memory, writable view.
+        avail: available ring, 6 + 2 * size bytes.
+        used: used ring, 6 + 8 * size bytes.
+        next_avail: index of the next available entry to take (SET_VRING_BASE).
+        event_idx: VIRTIO_F_EVENT_IDX was acknowledged.
+        memory: translates guest physical addresses of descriptors.
+        call: signals the guest (writes the call eventfd; does nothing while there is none).
+        error: signals the error eventfd: the ring is broken.
+        inflight: this queue's part of the in-flight area, or None.
+    """
+
+    size: int
+    desc: memoryview
+    avail: memoryview
+    used: memoryview
+    next_avail: int
+    event_idx: bool
+    memory: GuestMemory
+    call: Callable[[], None]
+    error: Callable[[], None]
+    inflight: memoryview | None = None
+
+
+class Device(Protocol):
+    """A virtio device model behind one front-end connection."""
+
+    @property
+    def queue_count(self) -> int:
+        """Queues it serves, control and event queues included (GET_QUEUE_NUM)."""
+
+    @property
+    def features(self) -> int:
+        """Device-specific virtio feature bits it offers (transport bits are the session's)."""
+
+    def config(self) -> bytes | None:
+        """The whole device configuration space, or None if QEMU owns it (scsi)."""
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """The guest changed its configuration space (blk: `wce`). Raises ValueError if refused."""
+
+    def set_features(self, features: int) -> None:
+        """All feature bits the guest acknowledged. Bits never offered may be among them: ignore those."""
+
+    def start_queue(self, index: int, ring: Ring) -> None:
+        """The ring is ready and enabled: resubmit what was in flight, then process what is there."""
+
+    def kick(self, index: int) -> None:
+        """The guest (or the session) says that there may be new entries."""
+
+    def stop_queue(self, index: int, stopped: Callable[[int], None]) -> None:
+        """Take no more entries; once nothing is in flight, call `stopped(next_avail)` (may be at once)."""
+
+    def reset(self) -> None:
+        """Device reset by the driver (RESET_DEVICE, or all queues stopped): forget per-driver state."""
+
+    def disconnected(self) -> None:
+        """The front end is gone and every queue is stopped."""
