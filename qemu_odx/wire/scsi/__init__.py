@@ -1,0 +1,1 @@
+"""SCSI structures: sense data, CDBs, VPD pages, token parameter lists, ROD tokens."""

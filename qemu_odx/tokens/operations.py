@@ -1,0 +1,191 @@
+"""Copy operations by list identifier: what runs, what came of it, and who may ask.
+
+Imports `wire/scsi` and `tokens/limits`. Sans-IO: the clock is handed in. One 32-bit space of list identifiers per
+I_T nexus, shared by the 8-bit ones (SPC-4 5.17.4.2). The life of an operation is the table `_NEXT`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING
+
+from qemu_odx.wire.scsi.token_lists import BLOCKS_UNITS, DELAY_WHEN_DONE, CopyStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from qemu_odx.wire.scsi.sense import Sense
+
+POLL_DELAY_MS = 500
+"""ESTIMATED STATUS UPDATE DELAY while a copy runs."""
+RETENTION = 600.0
+"""Seconds for which the result of a copy with a 32-bit list identifier is kept."""
+RETENTION_LID1 = 5.0
+"""The same for 8-bit list identifiers, so that clients which always use the same few do not meet old results."""
+
+
+class OperationStatus(IntEnum):
+    """COPY OPERATION STATUS (SPC-4 6.24)."""
+
+    DONE = 0x01
+    ERROR = 0x02
+    PARTIAL = 0x03
+    FOREGROUND = 0x11
+    BACKGROUND = 0x12
+    TERMINATED = 0x60
+
+
+class Event(Enum):
+    """What ends an operation."""
+
+    COMPLETE = "complete"
+    CUT_SHORT = "cut short"
+    FAIL = "fail"
+    ABORT = "abort"
+
+
+_RUNNING = (OperationStatus.FOREGROUND, OperationStatus.BACKGROUND)
+_NEXT: dict[Event, OperationStatus] = {
+    Event.COMPLETE: OperationStatus.DONE,
+    Event.CUT_SHORT: OperationStatus.PARTIAL,
+    Event.FAIL: OperationStatus.ERROR,
+    Event.ABORT: OperationStatus.TERMINATED,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One copy operation.
+
+    Attributes:
+        nexus: the I_T nexus that started it.
+        list_identifier: LIST IDENTIFIER.
+        lun: the logical unit it was sent to.
+        service_action: of the command.
+        status: where it stands.
+        count: TRANSFER COUNT so far, in `units`. Written by the worker that copies, read by everyone.
+        token: the 512 bytes that POPULATE TOKEN made.
+        abort: set to stop it at its next step.
+        keep: False for EXTENDED COPY lists that want no result held.
+    """
+
+    nexus: Hashable
+    list_identifier: int
+    lun: int
+    service_action: int
+    status: OperationStatus
+    units: int = BLOCKS_UNITS
+    count: int = 0
+    counter: int = 0
+    segments: int = 0
+    completion: int = 0
+    sense: Sense | None = None
+    token: bytes | None = None
+    abort: bool = False
+    keep: bool = True
+    forget_at: float = float("inf")
+    lid1: bool = False
+    when_over: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def running(self) -> bool:
+        """True until it has ended."""
+        return self.status in _RUNNING
+
+    def end(self, event: Event, sense: Sense | None = None, completion: int = 0) -> None:
+        """Move to the final status that `event` leads to. Only a running operation can end."""
+        assert self.running, f"copy operation {self.list_identifier} ended twice"  # noqa: S101 - our own bug
+        self.status = _NEXT[event]
+        self.sense = sense
+        self.completion = completion
+
+    def report(self) -> CopyStatus:
+        """The values of RECEIVE COPY STATUS(LID4) and RECEIVE ROD TOKEN INFORMATION."""
+        self.counter += 1
+        return CopyStatus(
+            service_action=self.service_action,
+            status=self.status,
+            counter=self.counter,
+            delay=POLL_DELAY_MS if self.running else DELAY_WHEN_DONE,
+            completion=self.completion,
+            sense=self.sense.fixed() if self.sense else b"",
+            units=self.units,
+            count=0 if self.running and self.service_action == 0x10 else self.count,
+            segments=self.segments,
+        )
+
+
+@dataclass(slots=True)
+class OperationTable:
+    """The copy operations of a copy manager, by I_T nexus and list identifier."""
+
+    clock: Callable[[], float]
+    results_per_nexus: int
+    _by_nexus: dict[Hashable, OrderedDict[int, Operation]] = field(default_factory=dict)
+
+    def active(self, nexus: Hashable, list_identifier: int) -> Operation | None:
+        """The running operation with this list identifier."""
+        found = self._by_nexus.get(nexus, {}).get(list_identifier)
+        return found if found is not None and found.running else None
+
+    def find(self, nexus: Hashable, list_identifier: int) -> Operation | None:
+        """The running operation, or the result still kept."""
+        mine = self._by_nexus.get(nexus)
+        found = mine.get(list_identifier) if mine else None
+        if mine and found is not None and found.forget_at <= self.clock():
+            del mine[list_identifier]
+            return None
+        return found
+
+    def running(self, nexus: Hashable | None = None) -> list[Operation]:
+        """Running operations of one nexus, or of all."""
+        tables = self._by_nexus.values() if nexus is None else [self._by_nexus.get(nexus, {})]
+        return [item for table in tables for item in table.values() if item.running]
+
+    def begin(self, operation: Operation) -> None:
+        """Enter an operation; an old result with its list identifier is dropped (SPC-4 5.17.4.2)."""
+        mine = self._by_nexus.setdefault(operation.nexus, OrderedDict())
+        mine.pop(operation.list_identifier, None)
+        mine[operation.list_identifier] = operation
+        self._make_room(mine)
+
+    def finished(self, operation: Operation) -> None:
+        """The operation has ended: keep its result for a while, or drop it if nobody may ask."""
+        mine = self._by_nexus.get(operation.nexus, OrderedDict())
+        if mine.get(operation.list_identifier) is operation:
+            if operation.keep:
+                operation.forget_at = self.clock() + (RETENTION_LID1 if operation.lid1 else RETENTION)
+            else:
+                del mine[operation.list_identifier]
+        callbacks, operation.when_over = operation.when_over, []
+        for callback in callbacks:
+            callback()
+
+    def drop(self, operation: Operation) -> None:
+        """Forget a finished operation's result."""
+        mine = self._by_nexus.get(operation.nexus, OrderedDict())
+        if not operation.running and mine.get(operation.list_identifier) is operation:
+            del mine[operation.list_identifier]
+
+    def drop_results(self, nexus: Hashable | None = None, lun: int | None = None) -> None:
+        """Forget results, of one nexus or one LUN or all; running operations will keep none."""
+        for key in [nexus] if nexus is not None else list(self._by_nexus):
+            mine = self._by_nexus.get(key, OrderedDict())
+            for item in list(mine.values()):
+                if lun is not None and item.lun != lun:
+                    continue
+                if item.running:
+                    item.keep = False
+                else:
+                    del mine[item.list_identifier]
+            if not mine:
+                self._by_nexus.pop(key, None)
+
+    def _make_room(self, mine: OrderedDict[int, Operation]) -> None:
+        if len(mine) <= self.results_per_nexus:
+            return
+        oldest = next((item for item in mine.values() if not item.running), None)
+        if oldest is not None:
+            del mine[oldest.list_identifier]

@@ -1,0 +1,256 @@
+"""The tokens of one copy manager: minted, resolved in constant time, dead and remembered.
+
+Imports `wire/scsi` and `tokens/limits`. The clock (seconds) and the randomness are handed in. `resolve` answers
+with a live token or with the reason why not, as a value; `target/commands/write_token.py` turns that into sense.
+"""
+
+from __future__ import annotations
+
+import heapq
+import hmac
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from qemu_odx.wire.scsi import rod_token
+from qemu_odx.wire.scsi.rod_token import MINTED_TYPES, RodType, TokenHeader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from qemu_odx.tokens.limits import Quotas
+
+P = TypeVar("P")
+
+
+class Fault(Enum):
+    """Why a token cannot be used; the value is the ASCQ under ASC 23h (SPC-4 annex D)."""
+
+    UNSUPPORTED_TYPE = 0x01
+    UNKNOWN = 0x04
+    CORRUPT = 0x05
+    REVOKED = 0x06
+    EXPIRED = 0x07
+    CANCELLED = 0x08
+    DELETED = 0x09
+    LENGTH = 0x0A
+
+
+@dataclass(slots=True, eq=False)
+class Token(Generic[P]):
+    """A live ROD token.
+
+    Attributes:
+        data: its 512 bytes.
+        rod_type: the real type, never "any".
+        length: bytes represented.
+        creator: key of the logical unit it was made from.
+        owner: I_T nexus it was made over (for quotas; whoever holds the bytes may use them).
+        payload: what it stands for (a snapshot), opaque here.
+        inactivity_timeout: seconds it lives after its last use.
+        deadline: clock time of its death if nothing uses it.
+        end_of_life: clock time of its death in any case.
+        users: copies running on it; it does not expire meanwhile.
+    """
+
+    data: bytes
+    rod_type: int
+    length: int
+    creator: Hashable
+    owner: Hashable
+    payload: P
+    inactivity_timeout: float
+    deadline: float
+    end_of_life: float
+    users: int = 0
+    doomed: Fault | None = None
+
+    @property
+    def identifier(self) -> int:
+        """COPY MANAGER ROD TOKEN IDENTIFIER."""
+        return rod_token.identifier(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tombstone:
+    data: bytes
+    cause: Fault
+    forget_at: float
+
+
+@dataclass(slots=True)
+class TokenRegistry(Generic[P]):
+    """All tokens of a copy manager.
+
+    Args:
+        clock: seconds, monotonic.
+        random: returns that many secure random bytes.
+        quotas: how many tokens and tombstones are kept.
+        released: called with the payload of every token that died and is no longer in use.
+    """
+
+    clock: Callable[[], float]
+    random: Callable[[int], bytes]
+    quotas: Quotas
+    released: Callable[[P], None]
+    _live: dict[int, Token[P]] = field(default_factory=dict)
+    _owned: dict[Hashable, int] = field(default_factory=dict)
+    _dead: OrderedDict[int, _Tombstone] = field(default_factory=OrderedDict)
+    _deadlines: list[tuple[float, int]] = field(default_factory=list)
+    _nonce: int = 0
+    _minted: int = 0
+
+    def __post_init__(self) -> None:
+        # A boot nonce above the counter: a restart never gives out an identifier that was in use before.
+        self._nonce = int.from_bytes(self.random(4), "big") or 1
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Token[P]]:
+        return iter(tuple(self._live.values()))
+
+    def room(self, owner: Hashable) -> bool:
+        """True if one more token may be minted for this nexus."""
+        self.expire()
+        fits = len(self._live) < self.quotas.tokens
+        return fits and self._owned.get(owner, 0) < self.quotas.tokens_per_nexus
+
+    def next_identifier(self) -> int:
+        """A COPY MANAGER ROD TOKEN IDENTIFIER not used before: boot nonce, then a counter."""
+        self._minted = (self._minted + 1) & 0xFFFFFFFF
+        return self._nonce << 32 | self._minted
+
+    def mint(
+        self,
+        header: TokenHeader,
+        payload: P,
+        *,
+        creator: Hashable,
+        owner: Hashable,
+        inactivity_timeout: float,
+        lifetime: float,
+    ) -> Token[P]:
+        """Make a token. `header.identifier` comes from `next_identifier`."""
+        now = self.clock()
+        data = header.token(self.random(rod_token.SECRET_SIZE))
+        token = Token(
+            data,
+            header.rod_type,
+            header.length,
+            creator,
+            owner,
+            payload,
+            inactivity_timeout,
+            now + inactivity_timeout,
+            now + lifetime,
+        )
+        self._live[header.identifier] = token
+        self._owned[owner] = self._owned.get(owner, 0) + 1
+        self._schedule(token)
+        return token
+
+    def resolve(self, data: bytes) -> Token[P] | Fault:
+        """The live token with exactly these 512 bytes, or why there is none (SPC-4 5.17.6.5).
+
+        Comparisons of secrets take the same time whatever differs.
+        """
+        self.expire()
+        if rod_token.length_field(data) != rod_token.ROD_TOKEN_LENGTH:
+            return Fault.LENGTH
+        if rod_token.rod_type(data) not in MINTED_TYPES:
+            return Fault.UNSUPPORTED_TYPE
+        identifier = rod_token.identifier(data)
+        known = self._live.get(identifier) or self._dead.get(identifier)
+        if known is None or not _same_secret(known.data, data):
+            return Fault.UNKNOWN
+        if not hmac.compare_digest(known.data, data):
+            return Fault.CORRUPT
+        if isinstance(known, _Tombstone):
+            return known.cause
+        return known.doomed or known
+
+    def hold(self, token: Token[P]) -> None:
+        """A copy begins to use the token: it does not expire until `let_go`."""
+        token.users += 1
+
+    def let_go(self, token: Token[P]) -> None:
+        """The copy is over: the inactivity timer starts anew (SPC-4 5.17.6.5)."""
+        token.users -= 1
+        if token.users == 0 and token.doomed is not None:
+            self._bury(token, token.doomed)
+            return
+        token.deadline = min(self.clock() + token.inactivity_timeout, token.end_of_life)
+        self._schedule(token)
+
+    def kill(self, token: Token[P], cause: Fault) -> None:
+        """End a token's life; while a copy uses it the payload stays until `let_go`."""
+        if self._live.get(token.identifier) is not token:
+            return
+        if token.users:
+            token.doomed = token.doomed or cause
+            return
+        self._bury(token, cause)
+
+    def kill_made_from(self, creator: Hashable, cause: Fault) -> int:
+        """End every token made from a logical unit; how many there were."""
+        doomed = [token for token in self if token.creator == creator]
+        for token in doomed:
+            self.kill(token, cause)
+        return len(doomed)
+
+    def management_tokens(self) -> list[bytes]:
+        """Bytes 0-95 of every live token, oldest first: no secret among them."""
+        self.expire()
+        return [token.data[: rod_token.MANAGEMENT_SIZE] for token in self._live.values()]
+
+    def next_deadline(self) -> float | None:
+        """Clock time at which `expire` has something to do."""
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def expire(self) -> None:
+        """End the tokens whose time is over; forget tombstones past theirs."""
+        now = self.clock()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, identifier = heapq.heappop(self._deadlines)
+            token = self._live.get(identifier)
+            if token is not None and token.users == 0 and token.deadline <= now:
+                self._bury(token, Fault.EXPIRED)
+        while self._dead and next(iter(self._dead.values())).forget_at <= now:
+            self._dead.popitem(last=False)
+
+    def _schedule(self, token: Token[P]) -> None:
+        token.deadline = min(token.deadline, token.end_of_life)
+        heapq.heappush(self._deadlines, (token.deadline, token.identifier))
+        if len(self._deadlines) > 64 + 4 * len(self._live):
+            self._deadlines = [(item.deadline, key) for key, item in self._live.items()]
+            heapq.heapify(self._deadlines)
+
+    def _bury(self, token: Token[P], cause: Fault) -> None:
+        del self._live[token.identifier]
+        self._owned[token.owner] -= 1
+        if not self._owned[token.owner]:
+            del self._owned[token.owner]
+        # Twice the lifetime, as SPC-4 5.17.6.5 advises; the quota bounds it.
+        remember = 2 * max(token.inactivity_timeout, 1)
+        self._dead[token.identifier] = _Tombstone(token.data, cause, self.clock() + remember)
+        while len(self._dead) > self.quotas.tombstones:
+            self._dead.popitem(last=False)
+        self.released(token.payload)
+
+
+def _same_secret(known: bytes, shown: bytes) -> bool:
+    return hmac.compare_digest(known[rod_token.SECRET_OFFSET :], shown[rod_token.SECRET_OFFSET :])
+
+
+def real_type(requested: int | None) -> RodType | None:
+    """The type a token gets for a requested ROD TYPE; None if that type cannot be populated.
+
+    No request means point in time default; "any" is answered with the persistent type (SBC-5 5.12).
+    """
+    if requested is None:
+        return RodType.POINT_IN_TIME_DEFAULT
+    if requested == RodType.POINT_IN_TIME_ANY:
+        return RodType.POINT_IN_TIME_PERSISTENT
+    return RodType(requested) if requested in MINTED_TYPES else None
