@@ -31,6 +31,10 @@ class Ring:
         call: signals the guest (writes the call eventfd; does nothing while there is none).
         error: signals the error eventfd: the ring is broken.
         inflight: this queue's part of the in-flight area, or None.
+        again: asks the session to `kick` this queue once more after it served the others (never from inside
+            the call); None lets a busy queue run until it is empty.
+        used_log_gpa: guest physical address of the used ring for the dirty log; the session may set it while
+            the ring runs.
     """
 
     size: int
@@ -43,6 +47,8 @@ class Ring:
     call: Callable[[], None]
     error: Callable[[], None]
     inflight: memoryview | None = None
+    again: Callable[[], None] | None = None
+    used_log_gpa: int | None = None
 
 
 class Device(Protocol):

@@ -1,0 +1,1 @@
+"""Bytes of virtio: rings, block and SCSI requests, feature bits."""

@@ -3,7 +3,7 @@
 Pure layout: imports nothing of ours. Sizes are in bytes; `*_WORD` are positions in 16-bit words, because ring
 indices may only be touched through 16-bit cast views (a byte-wise access can tear).
 Next: `virtio/queue.py` reads and writes rings, `virtio/descriptors.py` walks descriptor tables.
-Clauses are those of VIRTIO 1.2 ("Virtual I/O Device (VIRTIO) Version 1.2", OASIS CS01) unless named otherwise.
+Clauses are those of "Virtual I/O Device (VIRTIO) Version 1.2" (OASIS, CS01) unless named otherwise.
 """
 
 from __future__ import annotations
@@ -75,10 +75,3 @@ INFLIGHT_HEAD_SIZE: Final = 16
 """features u64, version u16, desc_num u16, last_batch_head u16, used_idx u16 (same)."""
 INFLIGHT_ENTRY_SIZE: Final = 16
 """inflight u8, 5 bytes padding, next u16, counter u64, for each descriptor of a split ring (same)."""
-_CACHE_LINE: Final = 64
-
-
-def inflight_size(entries: int) -> int:
-    """Bytes that one queue takes in the in-flight area, a whole number of cache lines."""
-    used = INFLIGHT_HEAD_SIZE + INFLIGHT_ENTRY_SIZE * entries
-    return -(-used // _CACHE_LINE) * _CACHE_LINE

@@ -1,0 +1,197 @@
+"""One request taken from a queue: its bytes, and the duty to complete it exactly once.
+
+Imports `virtio/descriptors` and `virtio/memory`. Made by `virtio/queue.py`, used by the devices: they read
+the request from the readable part, write their answer to the writable part and call `complete`.
+
+A chain can be at fault (`fault` says why): then its views are not to be used, but the device may still reach
+single bytes by `patch`, to tell the guest so in a status field.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qemu_odx.virtio.descriptors import MalformedChainError, walk
+from qemu_odx.virtio.memory import BadAddressError
+from qemu_odx.wire.virtio.ring import F_WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from qemu_odx.virtio.descriptors import Descriptor
+    from qemu_odx.virtio.memory import GuestMemory
+
+MAX_REQUEST_BYTES: Final = 64 << 20
+"""Longest request taken: above the 32 MiB that virtio-scsi's max_sectors of FFFFh allows."""
+
+
+class DoubleCompletionError(AssertionError):
+    """A request was completed twice: a bug of ours, which would hand the guest a foreign completion."""
+
+
+class Chain:
+    """A descriptor chain, split into what the device may read and what it may write.
+
+    Attributes:
+        head: the chain's identity in the queue.
+        readable: views of the readable part not yet consumed, none of them empty.
+        writable: views of the writable part, none of them empty.
+        readable_length: bytes in `readable`.
+        writable_length: bytes of the writable part.
+        fault: why the request cannot be executed, or None.
+    """
+
+    __slots__ = (
+        "_finish",
+        "_memory",
+        "_targets",
+        "fault",
+        "head",
+        "readable",
+        "readable_length",
+        "writable",
+        "writable_length",
+    )
+
+    def __init__(self, head: int, memory: GuestMemory, finish: Callable[[Chain, int], None]) -> None:
+        self.head = head
+        self.readable: list[memoryview] = []
+        self.writable: list[memoryview] = []
+        self.readable_length = 0
+        self.writable_length = 0
+        self.fault: str | None = None
+        self._memory = memory
+        self._finish: Callable[[Chain, int], None] | None = finish
+        self._targets: list[Descriptor] = []
+
+    def load(self, table: memoryview, entries: int) -> None:
+        """Fill the views from the descriptors; what is wrong with them ends up in `fault`."""
+        try:
+            descriptors = walk(table, entries, self.head, self._memory)
+        except MalformedChainError as bad:
+            self.fault = str(bad)
+            return
+        for descriptor in descriptors:
+            if descriptor[1]:
+                self._add(descriptor)
+        if self.fault is not None:
+            self.readable, self.readable_length, self.writable = [], 0, []
+
+    def _add(self, descriptor: Descriptor) -> None:
+        address, length, flags = descriptor
+        if flags & F_WRITE:
+            self._targets.append(descriptor)
+            self.writable_length += length
+            views = self.writable
+        else:
+            if self._targets:
+                self.fault = "a readable descriptor after a writable one"
+            self.readable_length += length
+            views = self.readable
+        if self.readable_length + self.writable_length > MAX_REQUEST_BYTES:
+            self.fault = f"more than {MAX_REQUEST_BYTES} bytes in one request"
+        if self.fault is None:
+            try:
+                views += self._memory.views(address, length)
+            except BadAddressError as bad:
+                self.fault = str(bad)
+
+    def read_exact(self, length: int) -> bytes:
+        """Consume `length` bytes of the readable part: a private copy, made once, whatever the borders.
+
+        Raises:
+            ValueError: there are not that many (see `readable_length`).
+        """
+        if length > self.readable_length:
+            raise ValueError(f"{length} bytes wanted, {self.readable_length} are readable")
+        first, self.readable = split(self.readable, length)
+        self.readable_length -= length
+        return b"".join(first)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write `data` at `offset` of the writable part.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        if not 0 <= offset <= self.writable_length - len(data):
+            raise ValueError(f"{len(data)} bytes at {offset} of {self.writable_length} writable ones")
+        fill(split(self.writable, offset)[1], data)
+
+    def patch(self, offset: int, data: bytes) -> bool:
+        """Write `data` at `offset` (negative: from the end) of the writable part of a chain that is at fault.
+
+        Returns:
+            False if those bytes are not there or not guest memory; then nothing was written.
+        """
+        start = offset if offset >= 0 else self.writable_length + offset
+        end = start + len(data)
+        if not 0 <= start < end <= self.writable_length:
+            return False
+        spans = list(self._spans(start, end))
+        try:
+            views = [view for address, length in spans for view in self._memory.views(address, length)]
+        except BadAddressError:
+            return False
+        fill(views, data)
+        self._log(spans)
+        return True
+
+    def _spans(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Address and length of the parts of writable descriptors between two offsets."""
+        position = 0
+        for address, length, _ in self._targets:
+            first, last = max(start, position), min(end, position + length)
+            if first < last:
+                yield address + first - position, last - first
+            position += length
+
+    def complete(self, written: int) -> None:
+        """Give the request back, having written `written` bytes from the start of the writable part.
+
+        Raises:
+            DoubleCompletionError: it was given back before.
+        """
+        finish, self._finish = self._finish, None
+        if finish is None:
+            raise DoubleCompletionError(f"request {self.head} completed twice")
+        if self._memory.mark_written is not None and self.fault is None:
+            # The whole writable part: marking more than was written is harmless, marking less is not.
+            self._log(self._spans(0, self.writable_length))
+        self.readable = self.writable = []
+        finish(self, written)
+
+    @property
+    def open(self) -> bool:
+        """True until `complete` was called."""
+        return self._finish is not None
+
+    def _log(self, spans: Iterable[tuple[int, int]]) -> None:
+        mark = self._memory.mark_written
+        if mark is not None:
+            for address, length in spans:
+                mark(address, length)
+
+
+def split(views: list[memoryview], length: int) -> tuple[list[memoryview], list[memoryview]]:
+    """Cut views after `length` bytes: (those before, those after), none of them empty."""
+    for place, view in enumerate(views):
+        size = len(view)
+        if length < size:
+            if not length:
+                return views[:place], views[place:]
+            return [*views[:place], view[:length]], [view[length:], *views[place + 1 :]]
+        length -= size
+    return views, []
+
+
+def fill(views: list[memoryview], data: bytes) -> int:
+    """Copy `data` into the views from their start, as far as both go; the number of bytes copied."""
+    at = 0
+    for view in views:
+        piece = data[at : at + len(view)]
+        view[: len(piece)] = piece
+        at += len(piece)
+        if at == len(data):
+            break
+    return at
