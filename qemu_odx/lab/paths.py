@@ -1,0 +1,37 @@
+"""Where the lab finds its recipes and guest scripts, and where it keeps images and logs.
+
+May import: errors. In a checkout the recipes lie beside the package; a wheel carries them inside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_state_path
+
+from qemu_odx.lab.errors import LabError
+
+APPLICATION = "qemu-odx"
+
+
+def data_folder(name: str) -> Path:
+    """The folder `vm_images` or `guest_scripts` of this installation.
+
+    Raises:
+        LabError: the installation is incomplete.
+    """
+    package = Path(__file__).parents[1]
+    for parent in (package / "_data", package.parent):
+        if (parent / name).is_dir():
+            return parent / name
+    raise LabError(f"this installation has no folder {name}", "install the package again")
+
+
+def images_folder() -> Path:
+    """Where built guest images are cached."""
+    return user_cache_path(APPLICATION) / "images"
+
+
+def kept_runs_folder() -> Path:
+    """Where the logs of failed runs are kept, one folder for each."""
+    return user_state_path(APPLICATION) / "runs"

@@ -1,0 +1,91 @@
+"""A guest image's recipe: what goes in, and the key under which the result is cached.
+
+May import: errors, paths. Next: `image.py` builds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.paths import data_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+BUILDER_VERSION = 1  # raised whenever `image.py` makes something else of the same recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The distribution this machine runs; the guest is made of the same packages."""
+
+    distribution: str  # "debian" or "ubuntu"
+    codename: str  # "bookworm"
+    architecture: str  # "x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an image is made of."""
+
+    name: str
+    packages: tuple[str, ...]
+    boot_modules: tuple[str, ...]
+    late_modules: tuple[str, ...]
+    folder: Path
+    key: str
+
+    def files(self) -> list[Path]:
+        """The recipe's own files: the scripts that run in the new tree or become part of it."""
+        return sorted(path for path in self.folder.iterdir() if path.is_file())
+
+
+def this_host() -> Host:
+    """The host as /etc/os-release tells it. Raises LabError where the guest cannot be made."""
+    release = platform.freedesktop_os_release()
+    distribution, codename = release["ID"], release.get("VERSION_CODENAME", "")
+    if distribution not in {"debian", "ubuntu"} or not codename:
+        raise LabError(
+            f"the guest image is made of Debian or Ubuntu packages, and this is {release.get('PRETTY_NAME')}",
+            "run on Debian 12 or 13 or Ubuntu 24.04",
+        )
+    return Host(distribution, codename, platform.machine())
+
+
+def load_recipe(name: str, host: Host) -> Recipe:
+    """The recipe called `name` in vm_images/images.toml, for this host.
+
+    Raises:
+        LabError: there is no such recipe, or it names no kernel for the host's distribution.
+    """
+    images = data_folder("vm_images")
+    table = tomllib.loads((images / "images.toml").read_text()).get(name)
+    if table is None:
+        raise LabError(f"there is no image recipe called {name}", "choose one of vm_images/images.toml")
+    folder = images / table["recipe"]
+    return Recipe(
+        name=name,
+        packages=(*table["packages"], *table["host_packages"][host.distribution]),
+        boot_modules=tuple(table["boot_modules"]),
+        late_modules=tuple(table["late_modules"]),
+        folder=folder,
+        key=_key(table, folder, host),
+    )
+
+
+def _key(table: Mapping[str, Any], folder: Path, host: Host) -> str:
+    """16 hexadecimal digits that change with anything that changes the image."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps([BUILDER_VERSION, table, host.distribution, host.codename]).encode())
+    digest.update(host.architecture.encode())
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
