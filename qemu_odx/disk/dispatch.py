@@ -1,0 +1,104 @@
+"""Where the I/O of one device runs: small and cached on the event loop, the rest on a worker.
+
+A thread hand-off costs ten times a cached 4 KiB read, so only what may wait for the host goes to the runner.
+May import `port.py`. Next: `done` of the device writes the status and the used ring.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from qemu_odx.disk.hostfile import total
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qemu_odx.disk.port import Disk, Runner
+
+    Done = Callable[[int], None]
+    """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
+
+INLINE_LIMIT = 256 * 1024
+
+
+class DiskQueue:
+    """The requests of one device queue to one disk; all its methods are called on the event loop's thread."""
+
+    def __init__(self, disk: Disk, runner: Runner, *, inline_limit: int = INLINE_LIMIT) -> None:
+        self.disk = disk
+        self._runner = runner
+        self._inline_limit = inline_limit
+        self._pending = 0
+        self._on_idle: list[Callable[[], None]] = []
+
+    @property
+    def idle(self) -> bool:
+        """True if no request is on a worker."""
+        return self._pending == 0
+
+    def drain(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once no request is on a worker: at once, or after the last `done`."""
+        if self._pending:
+            self._on_idle.append(callback)
+        else:
+            callback()
+
+    def read(self, offset: int, into: Sequence[memoryview], done: Done) -> None:
+        """Fill the buffers from `offset` on."""
+        if total(into) <= self._inline_limit:
+            try:
+                missed = not self.disk.try_read(offset, into)
+            except OSError as error:
+                done(_errno(error))
+                return
+            if not missed:
+                done(0)
+                return
+        self._submit(lambda: self.disk.read(offset, into), done)
+
+    def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
+        """Write the buffers from `offset` on."""
+        if total(data) > self._inline_limit:
+            self._submit(lambda: self.disk.write(offset, data), done)
+            return
+        try:
+            self.disk.write(offset, data)
+        except OSError as error:
+            done(_errno(error))
+            return
+        done(0)
+
+    def flush(self, done: Done) -> None:
+        """Put every request that is done on stable storage."""
+        self._submit(self.disk.flush, done)
+
+    def discard(self, offset: int, length: int, done: Done) -> None:
+        """Give the range back to the file system."""
+        self._submit(lambda: self.disk.discard(offset, length), done)
+
+    def write_zeroes(self, offset: int, length: int, done: Done, *, unmap: bool) -> None:
+        """Zero the range; `unmap` allows freeing the space."""
+        self._submit(lambda: self.disk.write_zeroes(offset, length, unmap=unmap), done)
+
+    def _submit(self, job: Callable[[], None], done: Done) -> None:
+        def finished(result: BaseException | None) -> None:
+            self._pending -= 1
+            try:
+                done(0 if result is None else _errno(result))
+            finally:
+                if not self._pending:
+                    self._tell_idle()
+
+        self._pending += 1
+        self._runner.run(job, finished)
+
+    def _tell_idle(self) -> None:
+        callbacks, self._on_idle = self._on_idle, []
+        for callback in callbacks:
+            callback()
+
+
+def _errno(error: BaseException) -> int:
+    """The errno of a failure; whatever else went wrong in a job is an I/O error to the guest."""
+    return (isinstance(error, OSError) and error.errno) or errno.EIO

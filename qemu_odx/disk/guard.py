@@ -1,0 +1,157 @@
+"""Who may write where, now: writes in flight, ranges held still, and old data to be kept first.
+
+The rules, from which the point-in-time promise follows:
+
+1. A write is registered before its first byte and taken out after its last.
+2. A range held still (a snapshot being taken, a copy reading it, old data being kept) makes new writes to
+   it wait. Who holds a range still never waits for a write that began later, so nothing can deadlock.
+3. A range is armed only while it is held still and no write to it is in flight; a write to an armed range
+   has its old data kept before it is registered. So no write in flight ever overlaps an armed range.
+
+Imports `port.py` alone. Next: `file.py` brackets its writes with `begin` and `end`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    Range = tuple[int, int]
+    """First byte and the byte after the last."""
+
+
+class Keeper(Protocol):
+    """Knows which ranges are armed and keeps their old data. Called with the lock held except for `keep`."""
+
+    def __bool__(self) -> bool:
+        """Whether any range is armed."""
+
+    def due(self, start: int, end: int) -> Sequence[Range]:
+        """The next armed ranges whose old data must be kept before a write to the range; a bounded amount."""
+
+    def keep(self, ranges: Sequence[Range]) -> object:
+        """Copy the old data aside (without the lock)."""
+
+    def kept(self, ranges: Sequence[Range], result: object) -> None:
+        """Take note of what `keep` did: the ranges are no longer armed."""
+
+
+class NothingToKeep:
+    """The keeper of a disk without snapshots."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def due(self, start: int, end: int) -> Sequence[Range]:
+        """Nothing is armed."""
+        del start, end
+        return ()
+
+    def keep(self, ranges: Sequence[Range]) -> object:
+        """Nothing to keep."""
+
+    def kept(self, ranges: Sequence[Range], result: object) -> None:
+        """Nothing to note."""
+
+
+class Guard:
+    """The write guard of one disk.
+
+    Attributes:
+        lock: protects the guard and everything the keeper knows; never held over I/O.
+        keeper: set once, when the disk gets its first snapshot.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.keeper: Keeper = NothingToKeep()
+        self._changed = threading.Condition(self.lock)
+        self._writes: dict[int, Range] = {}
+        self._still: dict[int, Sequence[Range]] = {}
+        self._keeping: dict[int, Sequence[Range]] = {}
+        self._ticket = 0
+
+    def begin(self, start: int, end: int) -> int:
+        """Wait until the range may be written, keep its old data, register the write; returns its ticket."""
+        with self.lock:
+            if self._still or self._keeping or self.keeper:
+                self._make_way(start, end)
+            self._ticket = ticket = self._ticket + 1
+            self._writes[ticket] = (start, end)
+        return ticket
+
+    def end(self, ticket: int) -> None:
+        """The write has ended, well or badly."""
+        with self.lock:
+            del self._writes[ticket]
+            if self._still:
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def writing(self, start: int, end: int) -> Iterator[None]:
+        """A write in flight, as a context."""
+        ticket = self.begin(start, end)
+        try:
+            yield
+        finally:
+            self.end(ticket)
+
+    @contextlib.contextmanager
+    def still(self, ranges: Sequence[Range]) -> Iterator[None]:
+        """Hold the ranges still: new writes to them wait, and those in flight have ended on entry."""
+        with self.lock:
+            ticket = self.hold(ranges)
+            self._changed.wait_for(lambda: not any(_overlap(self._writes.values(), *r) for r in ranges))
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.let_go(ticket)
+
+    def hold(self, ranges: Sequence[Range]) -> int:
+        """Make new writes to the ranges wait until `let_go`; the lock is held by the caller."""
+        self._ticket += 1
+        self._still[self._ticket] = ranges
+        return self._ticket
+
+    def let_go(self, ticket: int) -> None:
+        """Undo `hold`; the lock is held by the caller."""
+        del self._still[ticket]
+        self._changed.notify_all()
+
+    def _make_way(self, start: int, end: int) -> None:
+        # Keeping comes before waiting for readers: what is kept is read from aside from then on, so that a
+        # stream of copies of the same source cannot starve a writer.
+        while True:
+            due = self.keeper.due(start, end)
+            if due and not any(_hit(self._keeping.values(), *r) for r in due):
+                self._keep(due)
+            elif due or _hit(self._keeping.values(), start, end) or _hit(self._still.values(), start, end):
+                self._changed.wait()
+            else:
+                return
+
+    def _keep(self, due: Sequence[Range]) -> None:
+        self._ticket = ticket = self._ticket + 1
+        self._keeping[ticket] = due
+        result: object = None
+        self.lock.release()
+        try:
+            result = self.keeper.keep(due)
+        finally:
+            self.lock.acquire()
+            self.keeper.kept(due, result)
+            del self._keeping[ticket]
+            self._changed.notify_all()
+
+
+def _overlap(ranges: Iterable[Range], start: int, end: int) -> bool:
+    return any(first < end and start < last for first, last in ranges)
+
+
+def _hit(groups: Iterable[Sequence[Range]], start: int, end: int) -> bool:
+    return any(_overlap(group, start, end) for group in groups)

@@ -1,0 +1,48 @@
+"""Linux calls that the standard library does not wrap: fallocate(2) and FICLONERANGE.
+
+Imports nothing of ours. Next: `hostfile.py` and `copying.py` use them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+
+FALLOC_FL_KEEP_SIZE = 0x01  # linux/falloc.h
+FALLOC_FL_PUNCH_HOLE = 0x02  # linux/falloc.h
+FALLOC_FL_ZERO_RANGE = 0x10  # linux/falloc.h
+
+FICLONERANGE = 0x4020940D  # linux/fs.h: _IOW(0x94, 13, struct file_clone_range)
+_FILE_CLONE_RANGE = struct.Struct(
+    "=qQQQ"
+)  # ioctl_ficlonerange(2): src_fd, src_offset, src_length, dest_offset
+
+NOT_SUPPORTED = frozenset(
+    {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.EXDEV, errno.EPERM, errno.ETXTBSY}
+)
+"""Answers by which a file system says that it lacks an operation, or lacks it for these two files."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = getattr(_libc, "fallocate64", _libc.fallocate)
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_fallocate.restype = ctypes.c_int
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """Allocate, punch or zero a range as fallocate(2) does; `mode` is an OR of FALLOC_FL flags. Raises OSError."""
+    while _fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def clone_range(source: int, offset: int, destination: int, destination_offset: int, length: int) -> None:
+    """Let `destination` share blocks of `source` (reflink); everything aligned to file system blocks.
+
+    Raises:
+        OSError: one of `NOT_SUPPORTED` where the file system cannot.
+    """
+    fcntl.ioctl(destination, FICLONERANGE, _FILE_CLONE_RANGE.pack(source, offset, length, destination_offset))
