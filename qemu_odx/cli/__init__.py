@@ -1,0 +1,1 @@
+"""The command line: `qemu-odx` and its subcommands."""

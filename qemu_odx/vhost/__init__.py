@@ -1,0 +1,1 @@
+"""The vhost-user protocol: the session with a front end such as QEMU."""

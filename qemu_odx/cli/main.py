@@ -1,0 +1,43 @@
+"""`qemu-odx`: the root of the command line.
+
+Each subcommand lives in its own module and is imported only when it is called: the server must not carry the
+lab's libraries. Next: `cli/serve.py`, `cli/demo.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import rich_click as click
+
+import qemu_odx
+
+_COMMANDS: Final = {
+    "serve": "qemu_odx.cli.serve",
+}
+"""Subcommand -> module with a click command named `command`."""
+
+
+class LazyGroup(click.RichGroup):
+    """A group that imports a subcommand when it is wanted."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The names in the table."""
+        return list(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, imported now; None if there is none of that name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(qemu_odx.__version__, prog_name="qemu-odx")
+def main() -> None:
+    """Virtual disks for QEMU guests that speak ODX (copy by token), and a lab that proves it.
+
+    Exit codes: 0 all went well, 1 it could not be done (one sentence on stderr says why), 2 wrong usage.
+    """

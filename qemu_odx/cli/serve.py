@@ -1,0 +1,97 @@
+"""`qemu-odx serve`: disks over vhost-user sockets, in the manner of qemu-storage-daemon.
+
+Imports `server/` only. Next: `server/config.py` reads the options, `server/app.py` serves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import NoReturn
+
+import rich_click as click
+
+from qemu_odx.server.app import Server, ServerError
+from qemu_odx.server.config import ServeConfig, parse_config
+from qemu_odx.server.options import ConfigError
+
+_FAILED, _USAGE = 1, 2
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+
+_EPILOG = """\
+Two disks as two logical units of one SCSI device, the second one also as a virtio-blk device:
+
+    qemu-odx serve --disk id=d0,path=a.img,size=1G --disk id=d1,path=b.img \\
+      --export type=vhost-user-scsi,socket=s.sock,lun0=d0,lun1=d1 \\
+      --export type=vhost-user-blk,socket=b.sock,disk=d1
+
+QEMU needs shared guest memory for it:
+
+    qemu-system-x86_64 -machine q35,memory-backend=mem -m 1G \\
+      -object memory-backend-memfd,id=mem,size=1G,share=on \\
+      -chardev socket,id=s,path=s.sock -device vhost-user-scsi-pci,chardev=s \\
+      -chardev socket,id=b,path=b.sock,reconnect=1 -device vhost-user-blk-pci,chardev=b
+
+Start them in any order; QEMU may leave and come back. SIGTERM or Ctrl-C ends the server: it finishes what is
+in flight, flushes, removes its sockets and exits 0. A comma inside a value is written twice.
+"""
+
+
+@click.command(
+    "serve",
+    epilog="\b\n" + _EPILOG.replace("\n\n", "\n\n\b\n"),
+    context_settings={"max_content_width": 110},
+)
+@click.option(
+    "--disk",
+    "disks",
+    multiple=True,
+    required=True,
+    metavar="id=ID,path=FILE[,...]",
+    help="A raw image or block device. size=1G creates a missing image, sparse, and never changes an existing "
+    "one; block-size=512|4096; serial=TEXT (up to 20 characters); readonly=on.",
+)
+@click.option(
+    "--export",
+    "exports",
+    multiple=True,
+    required=True,
+    metavar="type=TYPE,socket=PATH,...",
+    help="A socket for one QEMU at a time. type=vhost-user-scsi with lun0=ID,lun1=ID,... or "
+    "type=vhost-user-blk with disk=ID; num-queues=N limits what QEMU may use. A disk may be behind several exports.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
+@click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")
+def command(disks: tuple[str, ...], exports: tuple[str, ...], *, as_json: bool, verbose: int) -> None:
+    """Serve disks to QEMU over vhost-user sockets.
+
+    Prints one line as soon as every socket listens, then serves until SIGTERM or Ctrl-C.
+    """
+    logging.basicConfig(
+        level=_LEVELS[min(verbose, len(_LEVELS) - 1)], format="qemu-odx serve: %(message)s", stream=sys.stderr
+    )
+    try:
+        _serve(parse_config(disks, exports), as_json=as_json)
+    except ConfigError as error:
+        _fail(error, _USAGE)
+    except ServerError as error:
+        _fail(error, _FAILED)
+
+
+def _serve(config: ServeConfig, *, as_json: bool) -> None:
+    with Server(config) as server:
+        print(_ready_line(server.sockets, as_json=as_json), flush=True)
+        server.run()
+
+
+def _ready_line(sockets: list[str], *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"ready": True, "sockets": sockets, "pid": os.getpid()})
+    return f"ready: QEMU may connect to {' and '.join(sockets)}"
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    click.echo(f"qemu-odx serve: {error}", err=True)
+    sys.exit(code)

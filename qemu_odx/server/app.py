@@ -1,0 +1,147 @@
+"""The server: disks, copy manager and exports put together, from the first socket to the last flush.
+
+Imports everything below `server/`. Called by `cli/serve.py` with a checked configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from qemu_odx.disk.file import DiskError, open_disk
+from qemu_odx.server.config import BlkExport, DiskConfig, Export, ServeConfig
+from qemu_odx.server.devices import DeviceMaker
+from qemu_odx.server.export import Export as RunningExport
+from qemu_odx.server.loop import Loop
+from qemu_odx.server.options import ConfigError
+from qemu_odx.server.workers import Workers
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from qemu_odx.disk.port import Disk
+
+log = logging.getLogger(__name__)
+
+
+class ServerError(Exception):
+    """The server cannot start, or could not end well: one sentence for the user."""
+
+
+class Server:
+    """Everything that `qemu-odx serve` runs. When it is made, every socket listens.
+
+    Raises:
+        ServerError: it cannot start; images and sockets made on the way are gone again.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        _raise_descriptor_limit()
+        self._open_exports = 0
+        self._gave_up = False
+        with contextlib.ExitStack() as undo:
+            self._loop = Loop()
+            undo.callback(self._loop.close)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._loop.on_signal(number, self._on_signal)
+            self._disks = {disk.id: _open(disk, undo) for disk in config.disks}
+            self._workers = Workers(self._loop)
+            undo.callback(self._workers.close)
+            maker = DeviceMaker(self._disks, self._workers)
+            self._exports = [self._export(export, maker, undo) for export in config.exports]
+            undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def sockets(self) -> list[str]:
+        """The paths that listen, in the order of the exports."""
+        return [export.path for export in self._exports]
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then until every request in flight has ended.
+
+        Raises:
+            ServerError: a second signal came before that.
+        """
+        self._loop.run()
+        if self._gave_up:
+            raise ServerError("stopped by a second signal before every request in flight had ended")
+
+    def close(self) -> None:
+        """Flush and unlock every disk, end the workers.
+
+        Raises:
+            ServerError: a disk could not be flushed.
+        """
+        failed = []
+        if not self._gave_up:
+            self._workers.close()
+        for disk in self._disks.values():
+            try:
+                disk.close()
+            except OSError as error:
+                failed.append(f"disk {disk.name} could not be flushed: {error.strerror}")
+        self._loop.close()
+        if failed:
+            raise ServerError("; ".join(failed))
+
+    def _export(self, config: Export, maker: DeviceMaker, undo: contextlib.ExitStack) -> RunningExport:
+        make = maker.blk(config) if isinstance(config, BlkExport) else maker.scsi(config)
+        try:
+            export = RunningExport(config.socket, self._loop, make)
+        except ConfigError as error:
+            raise ServerError(str(error)) from error
+        undo.callback(export.close, lambda: None)
+        return export
+
+    def _on_signal(self) -> None:
+        if self._open_exports:
+            self._gave_up = True
+            self._loop.stop()
+            return
+        self._open_exports = len(self._exports)
+        for export in self._exports:
+            export.close(self._on_closed)
+
+    def _on_closed(self) -> None:
+        self._open_exports -= 1
+        if not self._open_exports:
+            self._loop.stop()
+
+
+def _open(config: DiskConfig, undo: contextlib.ExitStack) -> Disk:
+    """Open a disk; `undo` closes it, and removes its image if it was made here."""
+    created = not Path(config.path).exists()
+    try:
+        disk = open_disk(
+            config.id,
+            config.path,
+            size=config.size,
+            block_size=config.block_size,
+            serial=config.serial,
+            readonly=config.readonly,
+        )
+    except DiskError as error:
+        raise ServerError(str(error)) from error
+    if created:
+        undo.callback(Path(config.path).unlink)
+    undo.callback(disk.close)
+    return disk
+
+
+def _raise_descriptor_limit() -> None:
+    """Each queue needs three descriptors and each memory slot one: take what the system allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,0 +1,194 @@
+"""What `qemu-odx serve` is asked to do: `--disk` and `--export` strings as frozen values.
+
+Imports `server/options.py` only. Next: `server/app.py` builds disks and exports from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from qemu_odx.server.options import (
+    ConfigError,
+    Options,
+    check_keys,
+    get,
+    parse_number,
+    parse_size,
+    parse_switch,
+    split_options,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+R = TypeVar("R")
+
+MAX_QUEUES = 256
+"""Queues that the descriptor messages of vhost-user can name (SET_VRING_KICK: 8 bits)."""
+SCSI_FIXED_QUEUES = 2
+"""Control and event queue (virtio 1.2, 5.6.2); only the others count as num-queues."""
+MAX_LUN = 255
+"""The largest logical unit number that Windows' vioscsi can address."""
+MAX_SERIAL = 20
+"""Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
+
+DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly")
+BLK_KEYS = ("type", "socket", "disk", "num-queues")
+SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues")
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LUN_KEY = re.compile(r"lun(0|[1-9]\d{0,4})")
+
+
+@dataclass(frozen=True, slots=True)
+class DiskConfig:
+    """One `--disk`: a raw image. `size` in bytes, or None to take the image as it is."""
+
+    id: str
+    path: str
+    size: int | None = None
+    block_size: int = 512
+    serial: str | None = None
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlkExport:
+    """One `--export type=vhost-user-blk`. `num_queues` is the most that a front end may use."""
+
+    socket: str
+    disk: str
+    num_queues: int = MAX_QUEUES
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """The disks it shows."""
+        return (self.disk,)
+
+
+@dataclass(frozen=True, slots=True)
+class ScsiExport:
+    """One `--export type=vhost-user-scsi`: disks by logical unit number, ascending. Request queues only."""
+
+    socket: str
+    luns: tuple[tuple[int, str], ...]
+    num_queues: int = MAX_QUEUES - SCSI_FIXED_QUEUES
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """The disks it shows."""
+        return tuple(disk for _, disk in self.luns)
+
+
+Export = BlkExport | ScsiExport
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """All of it, checked against itself."""
+
+    disks: tuple[DiskConfig, ...]
+    exports: tuple[Export, ...]
+
+
+def parse_config(disks: Iterable[str], exports: Iterable[str]) -> ServeConfig:
+    """Everything on the command line.
+
+    Raises:
+        ConfigError: one sentence naming the option and the cure.
+    """
+    config = ServeConfig(
+        tuple(_named("--disk", text, parse_disk) for text in disks),
+        tuple(_named("--export", text, parse_export) for text in exports),
+    )
+    _check_together(config)
+    return config
+
+
+def parse_disk(options: Options) -> DiskConfig:
+    """One `--disk`."""
+    check_keys(options, DISK_KEYS, ("id", "path"))
+    if not _ID.fullmatch(options["id"]):
+        raise ConfigError(f"id: '{options['id']}' may hold letters, digits, '.', '_' and '-' only")
+    return DiskConfig(
+        id=options["id"],
+        path=options["path"],
+        size=get(options, "size", parse_size, None),
+        block_size=get(options, "block-size", _block_size, 512),
+        serial=get(options, "serial", _serial, None),
+        readonly=get(options, "readonly", parse_switch, default=False),
+    )
+
+
+def parse_export(options: Options) -> Export:
+    """One `--export`."""
+    kinds = {"vhost-user-blk": _blk_export, "vhost-user-scsi": _scsi_export}
+    kind = options.get("type", "")
+    if kind not in kinds:
+        raise ConfigError(f"type: '{kind}' is not one of {', '.join(kinds)}")
+    return kinds[kind](options)
+
+
+def _blk_export(options: Options) -> Export:
+    check_keys(options, BLK_KEYS, ("socket", "disk"))
+    queues = get(options, "num-queues", partial(parse_number, least=1, most=MAX_QUEUES), MAX_QUEUES)
+    return BlkExport(options["socket"], options["disk"], queues)
+
+
+def _scsi_export(options: Options) -> Export:
+    luns = {int(match[1]): options[key] for key in options if (match := _LUN_KEY.fullmatch(key))}
+    others = {key: value for key, value in options.items() if not _LUN_KEY.fullmatch(key)}
+    check_keys(others, SCSI_KEYS, ("socket",))
+    if not luns.get(0):
+        raise ConfigError("'lun0=' is missing: guests ask logical unit 0 which others there are")
+    if max(luns) > MAX_LUN:
+        raise ConfigError(f"lun{max(luns)}: logical unit numbers go up to {MAX_LUN}")
+    most = MAX_QUEUES - SCSI_FIXED_QUEUES
+    queues = get(options, "num-queues", partial(parse_number, least=1, most=most), most)
+    return ScsiExport(options["socket"], tuple(sorted(luns.items())), queues)
+
+
+def _block_size(text: str) -> int:
+    if text not in {"512", "4096"}:
+        raise ConfigError(f"'{text}' is neither 512 nor 4096")
+    return int(text)
+
+
+def _serial(text: str) -> str:
+    if not re.fullmatch(r"[\x20-\x7e]{1,20}", text):
+        raise ConfigError(f"'{text}' is not 1 to {MAX_SERIAL} printable ASCII characters")
+    return text
+
+
+def _named(option: str, text: str, parse: Callable[[Options], R]) -> R:
+    try:
+        return parse(split_options(text))
+    except ConfigError as error:
+        raise ConfigError(f"{option} {text}: {error}") from error
+
+
+def _check_together(config: ServeConfig) -> None:
+    """What no single option can know."""
+    if not config.disks or not config.exports:
+        raise ConfigError("nothing to serve: give at least one --disk and one --export")
+    ids = [disk.id for disk in config.disks]
+    _refuse_twice(ids, "two disks have id={}")
+    _refuse_twice(
+        [disk.path for disk in config.disks], "two disks have path={}; give one disk to several exports"
+    )
+    _refuse_twice([export.socket for export in config.exports], "two exports have socket={}")
+    for export in config.exports:
+        for disk in export.disks:
+            if disk not in ids:
+                raise ConfigError(
+                    f"--export socket={export.socket}: there is no disk '{disk}', only {', '.join(ids)}"
+                )
+
+
+def _refuse_twice(values: list[str], sentence: str) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(sentence.format(value))

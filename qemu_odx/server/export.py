@@ -1,0 +1,179 @@
+"""An export: a listening socket, and the one front end at a time that it serves.
+
+Imports `vhost/`, `virtio/port.py` and the rest of `server/`. Several front ends come one after another: each
+gets a fresh device, and only when nothing of its predecessor is in flight, so that no old write can overtake a
+new one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from qemu_odx.server.listener import Listener
+from qemu_odx.vhost.message import ProtocolError
+from qemu_odx.vhost.session import Session
+from qemu_odx.vhost.transport import Channel, HangupError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from qemu_odx.server.loop import Loop
+    from qemu_odx.virtio.port import Device
+
+log = logging.getLogger(__name__)
+
+_MESSAGES_PER_TURN = 64
+"""A front end that floods us gets this many messages in before others have their turn."""
+
+
+class Connection:
+    """One front end: its socket, its session, and the `Link` between them."""
+
+    def __init__(
+        self, name: str, sock: socket.socket, loop: Loop, device: Device, gone: Callable[[], None]
+    ) -> None:
+        self._name = name
+        self._loop = loop
+        self._gone = gone
+        self._open = True
+        self._reading = False
+        self._channel = Channel(sock)
+        self._session = Session(device, self)
+        self._read(on=True)
+
+    @property
+    def left(self) -> bool:
+        """True from the end of the connection on; requests may still be in flight."""
+        return not self._open
+
+    def serve(self) -> None:
+        """Take in messages while there are any and none waits for its answer."""
+        try:
+            for _ in range(_MESSAGES_PER_TURN):
+                if self._session.busy or not self._open:
+                    break
+                message = self._channel.receive()
+                if message is None:
+                    break
+                self._session.receive(message)
+        except ProtocolError as error:
+            self.drop(str(error))
+        except HangupError:
+            self.leave()
+        except Exception:
+            log.exception("%s: internal error, the front end is dropped", self._name)
+            self.leave()
+        self._read(on=self._open and not self._session.busy)
+
+    def notice_hangup(self) -> None:
+        """Find out now whether the front end has left, also while one of its messages waits."""
+        self.serve()
+        if self._open and self._channel.hung_up():
+            self.leave()
+
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """See `Watcher`."""
+        self._loop.watch(fd, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """See `Watcher`."""
+        self._loop.unwatch(fd)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """See `Watcher`."""
+        self._loop.call_soon(callback)
+
+    def send(self, request: int, payload: bytes, fds: Sequence[int]) -> None:
+        """See `Link`."""
+        try:
+            self._channel.send(request, payload, fds)
+        except (HangupError, ProtocolError) as error:
+            self.drop(str(error))
+
+    def resume(self) -> None:
+        """See `Link`."""
+        self._read(on=self._open)
+
+    def drop(self, reason: str) -> None:
+        """See `Link`."""
+        if self._open:
+            log.warning("%s: the front end was dropped: %s", self._name, reason)
+            self.leave()
+
+    def leave(self) -> None:
+        """End the connection; `gone` is called when nothing is in flight any more. Idempotent."""
+        if self._open:
+            self._open = False
+            self._read(on=False)
+            self._channel.close()
+            self._session.close(self._gone)
+
+    def _read(self, *, on: bool) -> None:
+        if on != self._reading:
+            self._reading = on
+            if on:
+                self._loop.watch(self._channel.fileno(), self.serve)
+            else:
+                self._loop.unwatch(self._channel.fileno())
+
+
+class Export:
+    """A socket on which `make_device()` is served, to one front end at a time.
+
+    Raises:
+        ConfigError: the socket cannot be made.
+    """
+
+    def __init__(self, path: str, loop: Loop, make_device: Callable[[], Device]) -> None:
+        self.path = path
+        self._loop = loop
+        self._make_device = make_device
+        self._connection: Connection | None = None
+        self._closed: Callable[[], None] | None = None
+        self._listening = False
+        self._listener = Listener(path)
+        self._listen(on=True)
+
+    def close(self, closed: Callable[[], None]) -> None:
+        """Take no more front ends, drop the present one, and call `closed` once it has drained."""
+        self._listen(on=False)
+        self._listener.close()
+        if self._connection is None:
+            closed()
+        else:
+            self._closed = closed
+            self._connection.leave()
+
+    def _on_front_end(self) -> None:
+        if self._connection is not None:
+            self._connection.notice_hangup()
+        if self._connection is not None and self._connection.left:
+            self._listen(on=False)  # The newcomer waits in the queue of the socket until all is drained.
+        elif sock := self._listener.accept():
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        if self._connection is not None:
+            log.warning("%s: a second front end was refused: one at a time is served", self.path)
+            sock.close()
+            return
+        log.info("%s: a front end connected", self.path)
+        self._connection = Connection(self.path, sock, self._loop, self._make_device(), self._on_gone)
+
+    def _on_gone(self) -> None:
+        log.info("%s: the front end left", self.path)
+        self._connection = None
+        if self._closed:
+            self._closed()
+        else:
+            self._listen(on=True)
+
+    def _listen(self, *, on: bool) -> None:
+        if on != self._listening:
+            self._listening = on
+            if on:
+                self._loop.watch(self._listener.fileno(), self._on_front_end)
+            else:
+                self._loop.unwatch(self._listener.fileno())
