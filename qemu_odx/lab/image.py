@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PROGRAMS = ("mmdebstrap", "mkfs.erofs", "lz4")
 LEFT_OUT = ("man", "doc", "locale")  # folders of /usr/share nobody reads in the guest
 EMPTIED = "dev|proc|sys|tmp|var|run|odx"  # mount points in the guest, of no use there as they are now
+MAKE_ROOT = f'mkfs.erofs --quiet -T0 --all-root --exclude-regex="^({EMPTIED})/" "$1/odx/out/root.erofs" "$1"'
 MADE_IN_GUEST = ("vmlinuz", "initrd", "kernel", "host_key.pub")  # what `customize` leaves in /odx/out
 
 
@@ -137,9 +138,7 @@ def _write_inputs(recipe: Recipe, folder: Path) -> None:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     private_key = folder / "id_ed25519"
     private_key.touch(mode=0o600)
     private_key.write_bytes(secret)
@@ -155,7 +154,10 @@ def mmdebstrap_command(recipe: Recipe, host: Host, folder: Path) -> list[str]:
     does the rest, inside the new tree. Special hooks (copy-in, download) cross the border of the user
     namespace in which mmdebstrap works for a user who is not root.
     """
-    inputs = [*recipe.files(), *(folder / name for name in ("authorized_keys", "boot_modules", "late_modules"))]
+    inputs = [
+        *recipe.files(),
+        *(folder / name for name in ("authorized_keys", "boot_modules", "late_modules")),
+    ]
     return [
         "mmdebstrap",
         f"--mode={'root' if geteuid() == 0 else 'unshare'}",
@@ -172,8 +174,7 @@ def mmdebstrap_command(recipe: Recipe, host: Host, folder: Path) -> list[str]:
         '--extract-hook=mkdir -p "$1/odx/recipe" "$1/odx/out"',
         f"--extract-hook=copy-in {' '.join(_quoted(path) for path in inputs)} /odx/recipe",
         '--extract-hook=chroot "$1" /bin/busybox sh /odx/recipe/customize',
-        f'--extract-hook=mkfs.erofs --quiet -T0 --all-root --exclude-regex="^({EMPTIED})/"'
-        ' "$1/odx/out/root.erofs" "$1"',
+        f"--extract-hook={MAKE_ROOT}",
         *(
             f"--extract-hook=download /odx/out/{name} {_quoted(folder / name)}"
             for name in (*MADE_IN_GUEST, "root.erofs")

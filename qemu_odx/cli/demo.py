@@ -1,0 +1,152 @@
+"""`qemu-odx demo`: a real guest copies data by token and proves it; a table, or one JSON object.
+
+May import: the lab. It owns what is shown, the lab what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from qemu_odx.lab.demo import Cost, DemoResult, run_demo
+from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.phases import Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from qemu_odx.lab.phases import Observer
+
+PHASE_TITLES = {
+    "image": "Guest image",
+    "serve": "Disk server",
+    "boot": "Boot and log in",
+    "copy": "Copy and check",
+    "power_off": "Power off",
+}
+HASH_TITLES = {
+    "source_before": "source, when the token was made",
+    "source_after": "source, overwritten before the copy",
+    "destination": "destination",
+    "destination_through_blk": "destination by virtio-blk",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def demo(*, as_json: bool) -> None:
+    """Boot a guest on two disks, copy by token, overwrite the source in between, and check the data.
+
+    Needs QEMU and, the first time, the network for the guest's packages.
+    """
+    errors = Console(stderr=True)
+    try:
+        with _signals_end_the_run(), _shown(errors) as observer:
+            result = run_demo(observer)
+    except LabError as error:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "error": str(error), "logs": _text(error.logs)}))
+        _explain(error)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        _print_result(Console(), result)
+
+
+def _text(value: object | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _explain(error: LabError) -> None:
+    """Cause and cure, and what the logs say."""
+    if error.details:
+        click.echo(error.details, err=True)
+    click.echo(f"qemu-odx demo: {error}", err=True)
+    if error.logs is not None:
+        click.echo(f"The logs are in {error.logs}", err=True)
+
+
+@contextmanager
+def _signals_end_the_run() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind like Ctrl-C does, so that everything started is ended."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _shown(console: Console) -> Iterator[Observer]:
+    """Progress on a terminal, silence elsewhere."""
+    if not console.is_terminal:
+        yield Silent()
+        return
+    columns = (
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}", table_column=None),
+        BarColumn(bar_width=20),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}", style="dim"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield _Bars(progress)
+
+
+class _Bars:
+    """One line for each phase."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = TaskID(0)
+
+    def phase_began(self, name: str) -> None:
+        self._task = self._progress.add_task(PHASE_TITLES[name], total=None, detail="")
+
+    def detail(self, text: str) -> None:
+        self._progress.update(self._task, detail=text)
+
+    def progress(self, done: int, total: int) -> None:
+        # A full bar would count as a finished phase; the last step of a phase is not its end.
+        self._progress.update(self._task, completed=min(done, total - 1), total=total)
+
+    def phase_ended(self, name: str, seconds: float) -> None:
+        self._progress.update(self._task, completed=1, total=1, detail=f"{name} {seconds:.1f} s")
+
+
+def _print_result(console: Console, result: DemoResult) -> None:
+    table = Table(
+        "", "bytes", "seconds", "bytes across the ring", title="Two ways to copy", title_justify="left"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("by token", *_cells(result.token_copy))
+    table.add_row("by read and write", *_cells(result.plain_copy))
+    hashes = Table("SHA-256 of", "", title="What the guest read", title_justify="left")
+    for name, title in HASH_TITLES.items():
+        hashes.add_row(title, result.sha256[name])
+    console.print(table, hashes, sep="\n")
+    total = sum(result.phases.values())
+    console.print(f"Guest: {result.guest}, {result.accelerator}; {total:.1f} s in all.", highlight=False)
+    console.print(
+        "[green]OK[/]: the data of before the overwrite arrived, by either device.", highlight=False
+    )
+
+
+def _cells(cost: Cost) -> tuple[str, str, str]:
+    return f"{cost.bytes:,}", f"{cost.seconds:.3f}", f"{cost.ring_bytes:,}"

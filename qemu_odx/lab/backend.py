@@ -1,0 +1,124 @@
+"""The disk server as the lab sees it: a program with a command line, one line of JSON, and SIGTERM.
+
+May import: errors, process. It never imports the server: what a user can start, the lab starts.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.process import ManagedProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """One `--disk` of `qemu-odx serve`: identifier, image file, size in bytes, serial number."""
+
+    name: str
+    path: Path
+    size: int
+    serial: str
+
+    def argument(self) -> str:
+        """The value of `--disk`."""
+        return f"id={self.name},path={self.path},size={self.size},serial={self.serial}"
+
+
+@dataclass(frozen=True, slots=True)
+class ScsiExport:
+    """One `--export type=vhost-user-scsi`: the disks are its logical units from 0 on."""
+
+    socket: Path
+    disks: tuple[str, ...]
+
+    def argument(self) -> str:
+        """The value of `--export`."""
+        units = ",".join(f"lun{number}={disk}" for number, disk in enumerate(self.disks))
+        return f"type=vhost-user-scsi,socket={self.socket},{units}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlkExport:
+    """One `--export type=vhost-user-blk`."""
+
+    socket: Path
+    disk: str
+
+    def argument(self) -> str:
+        """The value of `--export`."""
+        return f"type=vhost-user-blk,socket={self.socket},disk={self.disk}"
+
+
+def serve_command(disks: Sequence[DiskSpec], exports: Sequence[ScsiExport | BlkExport]) -> list[str]:
+    """The command line of the disk server."""
+    command = [sys.executable, "-m", "qemu_odx", "serve", "--json"]
+    for disk in disks:
+        command += ["--disk", disk.argument()]
+    for export in exports:
+        command += ["--export", export.argument()]
+    return command
+
+
+class Backend:
+    """A running disk server, all its sockets listening."""
+
+    def __init__(self, command: Sequence[str], log: Path, *, patience: float = READY_SECONDS) -> None:
+        """Start it and wait until it says that it is ready. Raises LabError if it does not."""
+        self._process = ManagedProcess(
+            "the disk server", command, log, orphan_signal=signal.SIGTERM, stdout=subprocess.PIPE
+        )
+        try:
+            self._await_ready(time.monotonic() + patience)
+        except BaseException:
+            self._process.stop()
+            raise
+
+    def _await_ready(self, deadline: float) -> None:
+        remaining = max(deadline - time.monotonic(), 0.0)
+        readable, _, _ = select.select([self._process.stdout], [], [], remaining)
+        line = self._process.stdout.readline() if readable else b""
+        try:
+            ready = json.loads(line)["ready"] is True
+        except (ValueError, KeyError, TypeError):
+            ready = False
+        if not ready:
+            raise self._not_ready(timed_out=not readable)
+
+    def _not_ready(self, *, timed_out: bool) -> LabError:
+        words = self._process.last_words()
+        cause = "the disk server is not ready in time" if timed_out else "the disk server did not start"
+        reason = words.splitlines()[-1] if words else "it gave no reason"
+        return LabError(f"{cause}: {reason}", "see its log", details=words)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise LabError if it ended by itself."""
+        code = self._process.exit_code()
+        if code is not None:
+            raise LabError(
+                f"the disk server ended by itself (exit code {code})",
+                "see its log",
+                details=self._process.last_words(),
+            )
+
+    def stop(self) -> int:
+        """Ask it to drain, flush and end; the exit code, which is 0 if all went well. Idempotent."""
+        return self._process.stop()

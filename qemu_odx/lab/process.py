@@ -1,0 +1,100 @@
+"""A program the lab starts: ended by its own id, and never left over, not even by a killed lab.
+
+May import: errors. Used by `backend.py` and `guest.py`.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from typing import IO, TYPE_CHECKING
+
+from qemu_odx.lab.errors import LabError, tail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+TERMINATE_SECONDS = 15.0
+KILL_SECONDS = 15.0
+
+
+class ManagedProcess:
+    """A running program whose standard error goes to a log file.
+
+    It is started through setpriv(1) with a parent-death signal: the kernel ends it when the lab dies without
+    a chance to clean up. That signal follows the thread that starts it, so start from a thread that lives as
+    long as the process should (the main thread).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        *,
+        orphan_signal: signal.Signals = signal.SIGKILL,
+        stdout: int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        """Start `command`.
+
+        Args:
+            name: what to call it in messages.
+            command: program and arguments.
+            log: file that takes its standard error.
+            orphan_signal: what the kernel sends it if this process dies first.
+            stdout: as in `subprocess.Popen`.
+            pass_fds: file descriptors it inherits under the same numbers.
+
+        Raises:
+            LabError: the program could not be started.
+        """
+        self.name = name
+        self.log = log
+        wrapped = ["setpriv", "--pdeathsig", orphan_signal.name.removeprefix("SIG"), "--", *command]
+        with log.open("wb") as errors:
+            try:
+                self._process = subprocess.Popen(
+                    wrapped, stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors, pass_fds=pass_fds
+                )
+            except OSError as error:
+                raise LabError(f"cannot start {name} ({error})", "run ./odx setup") from error
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The reading end of its standard output, if it was asked for with `subprocess.PIPE`."""
+        if self._process.stdout is None:
+            raise ValueError(f"the output of {self.name} is not piped")
+        return self._process.stdout
+
+    def exit_code(self) -> int | None:
+        """Exit code, negative signal number, or None while it runs."""
+        return self._process.poll()
+
+    def last_words(self) -> str:
+        """The last lines it wrote to standard error."""
+        return tail(self.log)
+
+    def wait(self, seconds: float) -> int | None:
+        """Wait for its end at most so long; the exit code, or None if it still runs."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> int:
+        """End it if it runs, by SIGTERM, then by SIGKILL; the exit code. Idempotent."""
+        if self.exit_code() is None:
+            self._process.terminate()
+            if self.wait(TERMINATE_SECONDS) is None:
+                self._process.kill()
+        code = self._process.wait(KILL_SECONDS)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return code
