@@ -1,0 +1,1 @@
+"""SCSI logical units: CDB to plan to reply. Imports `tokens`, `disk/port`, `wire`."""

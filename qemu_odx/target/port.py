@@ -70,19 +70,23 @@ class ScsiTarget(Protocol):
     def submit(self, task: Task) -> None:
         """Execute a task."""
 
-    def abort_task(self, nexus: Nexus, lun: int, tag: int) -> bool:
-        """ABORT TASK: end the task if it is known; True if it was. Its `done` has been called on return."""
+    def abort_task(self, nexus: Nexus, lun: int, tag: int, over: Callable[[bool], None]) -> None:
+        """ABORT TASK; `over(True)` if the task was there.
 
-    def abort_task_set(self, nexus: Nexus, lun: int) -> None:
+        This and the next ones call `over` once every task they hit has ended: guest buffers are in use until
+        then. Perhaps before they return.
+        """
+
+    def abort_task_set(self, nexus: Nexus, lun: int, over: Callable[[], None]) -> None:
         """ABORT TASK SET: end every task of this nexus on the LUN."""
 
-    def clear_task_set(self, lun: int) -> None:
+    def clear_task_set(self, lun: int, over: Callable[[], None]) -> None:
         """CLEAR TASK SET: end every task of every nexus on the LUN."""
 
-    def reset_lun(self, lun: int) -> bool:
-        """LOGICAL UNIT RESET; False if there is no such LUN."""
+    def reset_lun(self, lun: int, over: Callable[[bool], None]) -> None:
+        """LOGICAL UNIT RESET; `over(False)` if there is no such LUN."""
 
-    def nexus_loss(self, nexus: Nexus) -> None:
+    def nexus_loss(self, nexus: Nexus, over: Callable[[], None]) -> None:
         """The I_T nexus went away (guest reset, front end gone): drop its results, end its tasks."""
 
     def query_task(self, nexus: Nexus, lun: int, tag: int) -> bool:

@@ -38,7 +38,7 @@ class Limits:
 
     @classmethod
     def for_block_size(cls, block_size: int) -> Limits:
-        """Default limits: tokens of up to 1 TiB, 64 MiB per WRITE USING TOKEN, for blocks of `block_size` bytes."""
+        """Defaults for blocks of `block_size` bytes: tokens of up to 1 TiB, 64 MiB a WRITE USING TOKEN."""
         return cls(max_token_blocks=(1 << 40) // block_size, optimal_blocks=64 * MIB // block_size)
 
 
@@ -52,7 +52,6 @@ class Quotas:
         tombstones: dead tokens remembered, so that expired, deleted and cancelled can be told from unknown.
         results: finished copy operations kept for RECEIVE ROD TOKEN INFORMATION, per nexus.
         copies_per_nexus: copy operations of one nexus that run at once.
-        pinned_bytes: old data that the tokens of one nexus may hold on to.
     """
 
     tokens: int = 65536
@@ -60,4 +59,3 @@ class Quotas:
     tombstones: int = 65536
     results: int = 1024
     copies_per_nexus: int = 16
-    pinned_bytes: int = 1 << 40

@@ -1,7 +1,7 @@
 """Copy operations by list identifier: what runs, what came of it, and who may ask.
 
-Imports `wire/scsi` and `tokens/limits`. Sans-IO: the clock is handed in. One 32-bit space of list identifiers per
-I_T nexus, shared by the 8-bit ones (SPC-4 5.17.4.2). The life of an operation is the table `_NEXT`.
+Imports `wire/scsi` and `tokens/limits`. Sans-IO: the clock is handed in. One 32-bit space of list identifiers
+per I_T nexus, shared by the 8-bit ones (SPC-4 5.17.4.2). The life of an operation is the table `_NEXT`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POLL_DELAY_MS = 500
 RETENTION = 600.0
 """Seconds for which the result of a copy with a 32-bit list identifier is kept."""
 RETENTION_LID1 = 5.0
-"""The same for 8-bit list identifiers, so that clients which always use the same few do not meet old results."""
+"""The same for 8-bit list identifiers: clients use the same few again and must not meet old results."""
 
 
 class OperationStatus(IntEnum):
@@ -124,10 +124,12 @@ class OperationTable:
     clock: Callable[[], float]
     results_per_nexus: int
     _by_nexus: dict[Hashable, OrderedDict[int, Operation]] = field(default_factory=dict)
+    _running: dict[Hashable, set[Operation]] = field(default_factory=dict)
 
     def active(self, nexus: Hashable, list_identifier: int) -> Operation | None:
         """The running operation with this list identifier."""
-        found = self._by_nexus.get(nexus, {}).get(list_identifier)
+        mine = self._by_nexus.get(nexus)
+        found = mine.get(list_identifier) if mine else None
         return found if found is not None and found.running else None
 
     def find(self, nexus: Hashable, list_identifier: int) -> Operation | None:
@@ -139,20 +141,24 @@ class OperationTable:
             return None
         return found
 
-    def running(self, nexus: Hashable | None = None) -> list[Operation]:
-        """Running operations of one nexus, or of all."""
-        tables = self._by_nexus.values() if nexus is None else [self._by_nexus.get(nexus, {})]
-        return [item for table in tables for item in table.values() if item.running]
+    def running(self, nexus: Hashable) -> set[Operation]:
+        """The operations of a nexus that have not ended."""
+        return set(self._running.get(nexus, ()))
 
     def begin(self, operation: Operation) -> None:
         """Enter an operation; an old result with its list identifier is dropped (SPC-4 5.17.4.2)."""
         mine = self._by_nexus.setdefault(operation.nexus, OrderedDict())
         mine.pop(operation.list_identifier, None)
         mine[operation.list_identifier] = operation
+        self._running.setdefault(operation.nexus, set()).add(operation)
         self._make_room(mine)
 
     def finished(self, operation: Operation) -> None:
         """The operation has ended: keep its result for a while, or drop it if nobody may ask."""
+        active = self._running[operation.nexus]
+        active.discard(operation)
+        if not active:
+            del self._running[operation.nexus]
         mine = self._by_nexus.get(operation.nexus, OrderedDict())
         if mine.get(operation.list_identifier) is operation:
             if operation.keep:

@@ -1,7 +1,8 @@
 """The tokens of one copy manager: minted, resolved in constant time, dead and remembered.
 
-Imports `wire/scsi` and `tokens/limits`. The clock (seconds) and the randomness are handed in. `resolve` answers
-with a live token or with the reason why not, as a value; `target/commands/write_token.py` turns that into sense.
+Imports `wire/scsi` and `tokens/limits`. The clock (seconds) and the randomness are handed in. `resolve`
+answers with a live token or with the reason why not, as a value; `target/commands/write_token.py` turns
+that into sense.
 """
 
 from __future__ import annotations

@@ -112,6 +112,11 @@ def zero_token() -> bytes:
     return bytes(data)
 
 
+def is_zero_token(token: Buffer) -> bool:
+    """True for the block device zero token; early drafts gave it ROD TOKEN LENGTH 0, which is taken too."""
+    return rod_type(token) == RodType.BLOCK_ZERO and length_field(token) in {0, ROD_TOKEN_LENGTH}
+
+
 def identification_cscd(designator: bytes, block_size: int) -> bytes:
     """An identification descriptor CSCD (type E4h, SPC-4) for a disk named by a NAA designator.
 

@@ -1,0 +1,40 @@
+"""The command table: name of a command to its handler, gathered from every family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qemu_odx.target.commands import (
+    blocks,
+    capacity,
+    extended_copy,
+    inquiry,
+    mode,
+    monitor_copy,
+    populate_token,
+    provisioning,
+    report,
+    unit,
+    write_token,
+)
+
+if TYPE_CHECKING:
+    from qemu_odx.target.request import Handler
+
+_FAMILIES = (
+    blocks,
+    capacity,
+    extended_copy,
+    inquiry,
+    mode,
+    monitor_copy,
+    populate_token,
+    provisioning,
+    report,
+    unit,
+    write_token,
+)
+
+HANDLERS: dict[str, Handler] = {
+    name: handler for family in _FAMILIES for name, handler in family.HANDLERS.items()
+}

@@ -1,0 +1,112 @@
+"""The copy manager: tokens, copy operations and the copies that run, shared by the targets of a process.
+
+Imports `tokens`, the ports and `wire/scsi`. Handlers in `target/commands/` check and plan; `start` runs a plan's slow
+part on a worker and settles it on the event loop.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qemu_odx.target.plan import GOOD
+from qemu_odx.target.policy import NoResources, Policy
+from qemu_odx.tokens.limits import Quotas
+from qemu_odx.tokens.operations import OperationTable
+from qemu_odx.tokens.registry import Fault, TokenRegistry
+from qemu_odx.wire.scsi import sense
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from qemu_odx.disk.port import Disk, Runner, Snapshot
+    from qemu_odx.target.plan import Answer, StartCopy
+    from qemu_odx.target.port import Task
+    from qemu_odx.target.target import Target
+    from qemu_odx.wire.scsi.sense import Sense
+
+
+@dataclass(slots=True)
+class CopyManager:
+    """Everything that token copies of a process share.
+
+    Args:
+        runner: runs copies off the event loop.
+        clock: seconds, monotonic; virtual in tests.
+        random: secure random bytes.
+        policy: named choices.
+        quotas: what a nexus may hold.
+    """
+
+    runner: Runner
+    clock: Callable[[], float] = time.monotonic
+    random: Callable[[int], bytes] = secrets.token_bytes
+    policy: Policy = field(default_factory=Policy)
+    quotas: Quotas = field(default_factory=Quotas)
+    tokens: TokenRegistry[Snapshot] = field(init=False)
+    operations: OperationTable = field(init=False)
+    targets: list[Target] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = TokenRegistry(self.clock, self.random, self.quotas, _release)
+        self.operations = OperationTable(self.clock, self.quotas.results)
+
+    def join(self, target: Target) -> None:
+        """A target uses this copy manager from now on."""
+        self.targets.append(target)
+
+    def start(self, plan: StartCopy, task: Task, target: Target, finish: Callable[[Answer], None]) -> None:
+        """Run a copy: in the foreground `finish` comes at its end, in the background at once."""
+        operation = plan.operation
+        self.operations.begin(operation)
+        if plan.immediate:
+            finish(GOOD)
+        else:
+            for entry in target.tasks.select(task.nexus, task.lun):
+                if entry.task is task:
+                    entry.copy = operation
+
+        def over(result: object) -> None:
+            answer = plan.settle(result)
+            self.operations.finished(operation)
+            if not plan.immediate:
+                finish(answer)
+
+        self.runner.run(plan.work, over)
+
+    def no_token_resources(self) -> Sense:
+        """The sense for "no room for a token", by policy."""
+        if self.policy.no_resources is NoResources.STANDARD:
+            return sense.NO_TOKEN_RESOURCES
+        return sense.INSUFFICIENT_RESOURCES
+
+    def too_busy(self, nexus: Hashable) -> bool:
+        """True if the nexus already runs as many copies as its quota allows."""
+        return len(self.operations.running(nexus)) >= self.quotas.copies_per_nexus
+
+    def end_copies(self, target: Target, lun: int) -> None:
+        """A reset of a logical unit: its copies stop, its results go (SPC-4 5.17.4)."""
+        for nexus in target.nexuses():
+            for operation in self.operations.running(nexus):
+                if operation.lun == lun:
+                    operation.abort = True
+            self.operations.drop_results(nexus, lun)
+
+    def forget(self, nexus: Hashable) -> None:
+        """I_T nexus loss: results go, running copies go on, tokens stay (SPC-4 5.17.4)."""
+        self.operations.drop_results(nexus)
+
+    def disk_removed(self, disk: Disk) -> None:
+        """A disk is taken away: tokens made from it are cancelled."""
+        self.tokens.kill_made_from(disk.name, Fault.CANCELLED)
+
+    def tick(self) -> float | None:
+        """End what has expired; the clock time at which to come again, None if nothing waits."""
+        self.tokens.expire()
+        return self.tokens.next_deadline()
+
+
+def _release(snapshot: Snapshot) -> None:
+    snapshot.release()

@@ -1,0 +1,169 @@
+"""A SCSI target device: finds the logical unit and the handler, keeps the task set, attends to resets.
+
+Implements `target/port.ScsiTarget`. Order of checks: logical unit, operation code, CONTROL byte, unit attention,
+reservations, then the handler; its plan goes to `target/execute.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qemu_odx.disk.dispatch import DiskQueue
+from qemu_odx.target import execute
+from qemu_odx.target.commands.inquiry import absent_unit
+from qemu_odx.target.commands.report import report_luns_of
+from qemu_odx.target.commands.table import HANDLERS
+from qemu_odx.target.lun import LogicalUnit
+from qemu_odx.target.request import Request
+from qemu_odx.target.tasks import TaskSet
+from qemu_odx.wire.scsi import opcodes, sense
+from qemu_odx.wire.scsi.cdb import control_naca
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from qemu_odx.disk.port import Disk, Runner
+    from qemu_odx.target.manager import CopyManager
+    from qemu_odx.target.plan import Plan
+    from qemu_odx.target.port import Nexus, Task
+    from qemu_odx.wire.scsi.opcodes import Operation
+    from qemu_odx.wire.scsi.sense import Sense
+
+_NO_ATTENTION = frozenset({"INQUIRY", "REPORT LUNS", "REQUEST SENSE"})
+"""Commands that neither report nor clear a unit attention (SAM-5 5.14)."""
+
+
+@dataclass(slots=True)
+class Target:
+    """Some logical units that share one copy manager.
+
+    Args:
+        units: logical units by number.
+        manager: the copy manager; all targets of the process may share it.
+        runner: does slow work.
+        power_on_attention: a nexus seen for the first time meets unit attention 29/00 on each unit.
+    """
+
+    units: dict[int, LogicalUnit]
+    manager: CopyManager
+    runner: Runner
+    power_on_attention: bool = True
+    tasks: TaskSet = field(default_factory=TaskSet)
+    _known: set[Nexus] = field(default_factory=set)
+
+    @classmethod
+    def on(cls, disks: Mapping[int, Disk], manager: CopyManager, runner: Runner) -> Target:
+        """A target with a logical unit on each disk, keyed by logical unit number."""
+        units = {
+            number: LogicalUnit.on(number, disk, DiskQueue(disk, runner)) for number, disk in disks.items()
+        }
+        target = cls(units, manager, runner)
+        manager.join(target)
+        return target
+
+    def luns(self) -> tuple[int, ...]:
+        """The logical unit numbers that exist, ascending."""
+        return tuple(sorted(self.units))
+
+    def nexuses(self) -> tuple[Nexus, ...]:
+        """The I_T nexuses that have sent a command."""
+        return tuple(self._known)
+
+    def supports(self, operation: Operation) -> bool:
+        """True if the command is implemented and not switched off by the policy."""
+        if operation.name == "EXTENDED COPY(LID4)" and not self.manager.policy.extended_copy_lid4:
+            return False
+        return operation.name in HANDLERS
+
+    def submit(self, task: Task) -> None:
+        """Execute a task; its `done` is called exactly once."""
+        self._greet(task.nexus)
+        entry = self.tasks.enter(task)
+        plan = self._plan(task)
+        execute.perform(plan, task, self, entry.finish)
+
+    def _greet(self, nexus: Nexus) -> None:
+        if nexus in self._known:
+            return
+        self._known.add(nexus)
+        if self.power_on_attention:
+            for unit in self.units.values():
+                unit.attend(nexus, sense.POWER_ON)
+
+    def _plan(self, task: Task) -> Plan:
+        unit = self.units.get(task.lun)
+        if unit is None:
+            return self._absent(task)
+        operation = opcodes.find(task.cdb)
+        if operation is None or not self.supports(operation):
+            return self._unknown(task.cdb)
+        if control_naca(task.cdb, operation.length):
+            return sense.INVALID_FIELD_IN_CDB.at(operation.length - 1, in_cdb=True, bit=2)
+        if operation.name not in _NO_ATTENTION:
+            pending = unit.attention(task.nexus)
+            if pending is not None:
+                return pending
+        return HANDLERS[operation.name](Request(task, operation, unit, self))
+
+    def _absent(self, task: Task) -> Plan:
+        """A logical unit that is not there still answers three commands (SPC-4 6.6.1, 6.33, 6.39)."""
+        if task.cdb[0] == 0x12:
+            return absent_unit(task.cdb)
+        if task.cdb[0] == 0xA0:
+            return report_luns_of(task.cdb, self.luns())
+        if task.cdb[0] == 0x03:
+            return execute.sense_as_data(sense.LUN_NOT_SUPPORTED, task.cdb[4])
+        return sense.LUN_NOT_SUPPORTED
+
+    def _unknown(self, cdb: bytes) -> Sense:
+        """Operation code unknown, or known with another service action."""
+        rows = (row for row in opcodes.OPERATIONS if row.opcode == cdb[0])
+        if any(self.supports(row) for row in rows):
+            return sense.INVALID_FIELD_IN_CDB.at(1, in_cdb=True)
+        return sense.INVALID_OPCODE.at(0, in_cdb=True)
+
+    # Task management: each calls `over` once the tasks it hits have ended.
+
+    def abort_task(self, nexus: Nexus, lun: int, tag: int, over: Callable[[bool], None]) -> None:
+        """ABORT TASK; `over(True)` if the task was there."""
+        hit = self.tasks.select(nexus, lun, tag)
+        self.tasks.abort(hit, lambda: over(bool(hit)))
+
+    def abort_task_set(self, nexus: Nexus, lun: int, over: Callable[[], None]) -> None:
+        """ABORT TASK SET: the tasks of one nexus on a logical unit."""
+        self.tasks.abort(self.tasks.select(nexus, lun), over)
+
+    def clear_task_set(self, lun: int, over: Callable[[], None]) -> None:
+        """CLEAR TASK SET: the tasks of every nexus on a logical unit."""
+        self.tasks.abort(self.tasks.select(None, lun), over)
+
+    def reset_lun(self, lun: int, over: Callable[[bool], None]) -> None:
+        """LOGICAL UNIT RESET: tasks and copies end, results go, tokens stay; `over(False)` if no such unit."""
+        unit = self.units.get(lun)
+        if unit is None:
+            over(False)
+            return
+        for nexus in self._known:
+            unit.attend(nexus, sense.DEVICE_RESET)
+        unit.mode.reset()
+        unit.stopped = False
+        unit.prevented.clear()
+        self.manager.end_copies(self, lun)
+        self.tasks.abort(self.tasks.select(None, lun), lambda: over(True))
+
+    def nexus_loss(self, nexus: Nexus, over: Callable[[], None]) -> None:
+        """The nexus is gone: its tasks end, its results go, its copies in the background go on."""
+        self.manager.forget(nexus)
+        for unit in self.units.values():
+            unit.forget(nexus)
+        self._known.discard(nexus)
+        self.tasks.abort(self.tasks.select(nexus), over)
+
+    def query_task(self, nexus: Nexus, lun: int, tag: int) -> bool:
+        """QUERY TASK."""
+        return bool(self.tasks.select(nexus, lun, tag))
+
+    def query_task_set(self, nexus: Nexus, lun: int) -> bool:
+        """QUERY TASK SET."""
+        return bool(self.tasks.select(nexus, lun))

@@ -1,0 +1,1 @@
+"""The conformance kit: replays vector files against a target in this process."""

@@ -1,0 +1,131 @@
+"""The reference target that a vector file describes, made from our own parts, with its clock and its background.
+
+May import `target`, `disk`, `tokens`. Used by `replay.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypedDict
+
+from qemu_odx.disk.dispatch import DiskQueue
+from qemu_odx.disk.memory import memory_disk
+from qemu_odx.target.lun import LogicalUnit
+from qemu_odx.target.manager import CopyManager
+from qemu_odx.target.policy import Policy
+from qemu_odx.target.port import Reply, Task
+from qemu_odx.target.target import Target
+from qemu_odx.testing.clock import VirtualClock
+from qemu_odx.testing.runner import HeldRunner, InlineRunner
+from qemu_odx.tokens.limits import Limits, Quotas
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from qemu_odx.disk.file import FileDisk
+
+DATA_IN_ROOM = 1 << 20
+"""Bytes offered for data-in: more than any allocation length of a vector."""
+
+
+class UnitDescription(TypedDict):
+    """A logical unit of the file's reference target."""
+
+    lun: int
+    blocks: int
+    block_size: int
+    naa: str
+
+
+class LimitsDescription(TypedDict):
+    """The limits of the file's reference target."""
+
+    max_ranges: int
+    max_ito_s: int
+    default_ito_s: int
+    max_token_transfer_blocks: int
+    max_tokens: int
+
+
+class TargetDescription(TypedDict):
+    """`reference_target` of a vector file."""
+
+    lus: list[UnitDescription]
+    limits: LimitsDescription
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came back for a command: the reply, and the data-in."""
+
+    reply: Reply
+    data_in: bytes
+
+
+@dataclass(slots=True)
+class ReferenceTarget:
+    """A fresh target as a vector file describes it: no unit attention pending, time 0."""
+
+    description: TargetDescription
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    background: HeldRunner = field(default_factory=HeldRunner)
+    target: Target = field(init=False)
+    disks: dict[int, FileDisk] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limits = self.description["limits"]
+        most = limits["max_token_transfer_blocks"]
+        shared = Limits(
+            max_ranges=limits["max_ranges"],
+            max_inactivity_timeout=limits["max_ito_s"],
+            default_inactivity_timeout=limits["default_ito_s"],
+            max_token_blocks=most,
+            optimal_blocks=most,
+            max_cscd=2,
+            max_segments=1,
+        )
+        quotas = Quotas(tokens=limits["max_tokens"], tokens_per_nexus=limits["max_tokens"])
+        manager = CopyManager(self.background, self.clock, policy=Policy.standard(), quotas=quotas)
+        units = {item["lun"]: self._unit(item, shared) for item in self.description["lus"]}
+        self.target = Target(units, manager, InlineRunner(), power_on_attention=False)
+        manager.join(self.target)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.background.run_all()
+        for token in self.target.manager.tokens:
+            token.payload.release()
+        for disk in self.disks.values():
+            disk.close()
+
+    def _unit(self, item: UnitDescription, limits: Limits) -> LogicalUnit:
+        number, size = item["lun"], item["block_size"]
+        disk = memory_disk(f"lu{number}", item["blocks"] * size, size)
+        content = b"".join(
+            f"L{number}B{block:08d}".encode().ljust(size, b".") for block in range(item["blocks"])
+        )
+        disk.write(0, [content])
+        self.disks[number] = disk
+        return LogicalUnit(number, disk, DiskQueue(disk, InlineRunner()), bytes.fromhex(item["naa"]), limits)
+
+    def command(self, nexus: str, lun: int, cdb: bytes, data_out: bytes) -> Outcome:
+        """Send a command and wait for it; copies in the background stay where they are."""
+        room = memoryview(bytearray(DATA_IN_ROOM))
+        replies: list[Reply] = []
+        task = Task(nexus, lun, cdb, [memoryview(data_out)] if data_out else [], [room], replies.append)
+        self.target.submit(task)
+        while not replies:
+            self.background.step()
+        return Outcome(replies[0], bytes(room[: replies[0].data_in_length]))
+
+    def read(self, lun: int, lba: int, blocks: int) -> bytes:
+        """Blocks of a logical unit, as they are."""
+        disk = self.disks[lun]
+        data = bytearray(blocks * disk.block_size)
+        disk.read(lba * disk.block_size, [memoryview(data)])
+        return bytes(data)
