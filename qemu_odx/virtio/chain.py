@@ -42,9 +42,9 @@ class Chain:
     """
 
     __slots__ = (
+        "_descriptors",
         "_finish",
         "_memory",
-        "_targets",
         "fault",
         "head",
         "readable",
@@ -62,39 +62,40 @@ class Chain:
         self.fault: str | None = None
         self._memory = memory
         self._finish: Callable[[Chain, int], None] | None = finish
-        self._targets: list[Descriptor] = []
+        self._descriptors: list[Descriptor] = []
 
     def load(self, table: memoryview, entries: int) -> None:
         """Fill the views from the descriptors; what is wrong with them ends up in `fault`."""
         try:
-            descriptors = walk(table, entries, self.head, self._memory)
-        except MalformedChainError as bad:
+            self._descriptors = walk(table, entries, self.head, self._memory)
+            self._translate()
+        except (MalformedChainError, BadAddressError) as bad:
             self.fault = str(bad)
-            return
-        for descriptor in descriptors:
-            if descriptor[1]:
-                self._add(descriptor)
-        if self.fault is not None:
-            self.readable, self.readable_length, self.writable = [], 0, []
+            self.readable, self.writable = [], []
+            self.readable_length = 0
+            self.writable_length = sum(length for _, length in self._targets())
 
-    def _add(self, descriptor: Descriptor) -> None:
-        address, length, flags = descriptor
-        if flags & F_WRITE:
-            self._targets.append(descriptor)
-            self.writable_length += length
-            views = self.writable
-        else:
-            if self._targets:
-                self.fault = "a readable descriptor after a writable one"
-            self.readable_length += length
-            views = self.readable
-        if self.readable_length + self.writable_length > MAX_REQUEST_BYTES:
-            self.fault = f"more than {MAX_REQUEST_BYTES} bytes in one request"
-        if self.fault is None:
-            try:
-                views += self._memory.views(address, length)
-            except BadAddressError as bad:
-                self.fault = str(bad)
+    def _translate(self) -> None:
+        readable, writable, views_of = self.readable, self.writable, self._memory.views
+        read_length = write_length = 0
+        for address, length, flags in self._descriptors:
+            if not length:
+                continue
+            if flags & F_WRITE:
+                writable += views_of(address, length)
+                write_length += length
+            elif writable:
+                raise MalformedChainError("a readable descriptor after a writable one")
+            else:
+                readable += views_of(address, length)
+                read_length += length
+        if read_length + write_length > MAX_REQUEST_BYTES:
+            raise MalformedChainError(f"more than {MAX_REQUEST_BYTES} bytes in one request")
+        self.readable_length, self.writable_length = read_length, write_length
+
+    def _targets(self) -> Iterator[tuple[int, int]]:
+        """Address and length of the buffers that the device may write."""
+        return ((address, length) for address, length, flags in self._descriptors if flags & F_WRITE)
 
     def read_exact(self, length: int) -> bytes:
         """Consume `length` bytes of the readable part: a private copy, made once, whatever the borders.
@@ -140,7 +141,7 @@ class Chain:
     def _spans(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Address and length of the parts of writable descriptors between two offsets."""
         position = 0
-        for address, length, _ in self._targets:
+        for address, length in self._targets():
             first, last = max(start, position), min(end, position + length)
             if first < last:
                 yield address + first - position, last - first
@@ -157,7 +158,7 @@ class Chain:
             raise DoubleCompletionError(f"request {self.head} completed twice")
         if self._memory.mark_written is not None and self.fault is None:
             # The whole writable part: marking more than was written is harmless, marking less is not.
-            self._log(self._spans(0, self.writable_length))
+            self._log(self._targets())
         self.readable = self.writable = []
         finish(self, written)
 

@@ -89,11 +89,12 @@ class SplitQueue:
         The session signals the guest once after this: a completion may have lost its interrupt in the crash.
         """
         with self.batch():
-            for chain in self._recover():
+            for chain in self.recover():
                 self._run(handle, chain)
         self.drain(handle)
 
-    def _recover(self) -> list[Chain]:
+    def recover(self) -> list[Chain]:
+        """Reopen what a crashed backend had begun, oldest first; once, before anything is taken."""
         heads = self._area.recover(self._used_index) if self._area else []
         if heads:
             self.next_avail = (self._used_index + len(heads)) & wire.INDEX_MASK
@@ -104,17 +105,24 @@ class SplitQueue:
 
         With `Ring.again`, a queue that is never empty is left after some batches, and `again` is called.
         """
+        if self.broken or self._stopped is not None:
+            return
         self._suppress_kicks()
         again = self._ring.again
         for _ in range(ROUNDS) if again else count():
             with self.batch():
-                chains = self._take(BATCH)
-                for chain in chains:
+                for chain in self._take(BATCH):
                     self._run(handle, chain)
-            if not chains and not self.arm():
+            if self._empty():
                 return
         if again:
             again()
+
+    def _empty(self) -> bool:
+        """True if there is nothing to take, and the next entry will bring a kick."""
+        if self.broken or self._stopped is not None:
+            return True
+        return self._avail[wire.INDEX_WORD] == self.next_avail and not self.arm()
 
     def _run(self, handle: Callable[[Chain], None], chain: Chain) -> None:
         try:
@@ -194,8 +202,8 @@ class SplitQueue:
             yield
         finally:
             self._depth -= 1
-            if not self._depth and self._done:
-                self._publish()
+            if not self._depth:
+                self.publish()
 
     def _finish(self, chain: Chain, written: int) -> None:
         """A chain's `complete`."""
@@ -203,9 +211,12 @@ class SplitQueue:
         self.completed += 1
         self._done.append((chain.head, written))
         if not self._depth:
-            self._publish()
+            self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Show the driver the completions made so far; `batch` does so at its end."""
+        if not self._done:
+            return
         done, self._done = self._done, []
         old = index = self._used_index
         for head, written in done:
