@@ -15,8 +15,9 @@ import qemu_odx
 
 _COMMANDS: Final = {
     "serve": "qemu_odx.cli.serve",
+    "demo": "qemu_odx.cli.demo",
 }
-"""Subcommand -> module with a click command named `command`."""
+"""Subcommand -> the module that has the click command of that name."""
 
 
 class LazyGroup(click.RichGroup):
@@ -30,7 +31,7 @@ class LazyGroup(click.RichGroup):
         """The subcommand, imported now; None if there is none of that name."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(_COMMANDS[cmd_name]).command
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return command
 
 

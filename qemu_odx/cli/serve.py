@@ -40,7 +40,6 @@ in flight, flushes, removes its sockets and exits 0. A comma inside a value is w
 
 
 @click.command(
-    "serve",
     epilog="\b\n" + _EPILOG.replace("\n\n", "\n\n\b\n"),
     context_settings={"max_content_width": 110},
 )
@@ -64,7 +63,7 @@ in flight, flushes, removes its sockets and exits 0. A comma inside a value is w
 )
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
 @click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")
-def command(disks: tuple[str, ...], exports: tuple[str, ...], *, as_json: bool, verbose: int) -> None:
+def serve(disks: tuple[str, ...], exports: tuple[str, ...], *, as_json: bool, verbose: int) -> None:
     """Serve disks to QEMU over vhost-user sockets.
 
     Prints one line as soon as every socket listens, then serves until SIGTERM or Ctrl-C.
@@ -73,14 +72,14 @@ def command(disks: tuple[str, ...], exports: tuple[str, ...], *, as_json: bool, 
         level=_LEVELS[min(verbose, len(_LEVELS) - 1)], format="qemu-odx serve: %(message)s", stream=sys.stderr
     )
     try:
-        _serve(parse_config(disks, exports), as_json=as_json)
+        _run(parse_config(disks, exports), as_json=as_json)
     except ConfigError as error:
         _fail(error, _USAGE)
     except ServerError as error:
         _fail(error, _FAILED)
 
 
-def _serve(config: ServeConfig, *, as_json: bool) -> None:
+def _run(config: ServeConfig, *, as_json: bool) -> None:
     with Server(config) as server:
         print(_ready_line(server.sockets, as_json=as_json), flush=True)
         server.run()

@@ -97,9 +97,9 @@ class Server:
             raise ServerError("; ".join(failed))
 
     def _export(self, config: Export, maker: DeviceMaker, undo: contextlib.ExitStack) -> RunningExport:
-        make = maker.blk(config) if isinstance(config, BlkExport) else maker.scsi(config)
+        device = maker.blk(config) if isinstance(config, BlkExport) else maker.scsi(config)
         try:
-            export = RunningExport(config.socket, self._loop, make)
+            export = RunningExport(config.socket, self._loop, device)
         except ConfigError as error:
             raise ServerError(str(error)) from error
         undo.callback(export.close, lambda: None)

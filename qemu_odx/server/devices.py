@@ -6,16 +6,12 @@ through one is good on every other; all exports of a disk share that disk.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from qemu_odx.target.manager import CopyManager
-from qemu_odx.target.target import Target
 from qemu_odx.virtio.blk import BlkDevice
-from qemu_odx.virtio.scsi import ScsiDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.server.config import BlkExport, ScsiExport
@@ -23,19 +19,24 @@ if TYPE_CHECKING:
 
 
 class DeviceMaker:
-    """Makes, for each export, the function that makes a fresh device for each front end."""
+    """Makes the device of each export."""
 
     def __init__(self, disks: Mapping[str, Disk], runner: Runner) -> None:
         self._disks = disks
         self._runner = runner
-        self._manager = CopyManager(runner)
+        self._manager = None
 
-    def blk(self, config: BlkExport) -> Callable[[], Device]:
+    def blk(self, config: BlkExport) -> Device:
         """A virtio-blk device on one disk."""
-        return partial(BlkDevice, self._disks[config.disk], self._runner, config.num_queues)
+        return BlkDevice(self._disks[config.disk], self._runner, num_queues=config.num_queues)
 
-    def scsi(self, config: ScsiExport) -> Callable[[], Device]:
-        """A virtio-scsi device; its target, unlike the device, outlives the front ends."""
+    def scsi(self, config: ScsiExport) -> Device:
+        """A virtio-scsi device on a target of its own."""
+        from qemu_odx.target.manager import CopyManager
+        from qemu_odx.target.target import Target
+        from qemu_odx.virtio.scsi import ScsiDevice
+
+        if self._manager is None:
+            self._manager = CopyManager(self._runner)
         units = {number: self._disks[disk] for number, disk in config.luns}
-        target = Target.on(units, self._manager, self._runner)
-        return partial(ScsiDevice, target, config.num_queues)
+        return ScsiDevice(Target.on(units, self._manager, self._runner), config.num_queues)

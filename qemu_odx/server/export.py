@@ -1,8 +1,7 @@
 """An export: a listening socket, and the one front end at a time that it serves.
 
-Imports `vhost/`, `virtio/port.py` and the rest of `server/`. Several front ends come one after another: each
-gets a fresh device, and only when nothing of its predecessor is in flight, so that no old write can overtake a
-new one.
+Imports `vhost/`, `virtio/port.py` and the rest of `server/`. Front ends come one after another: the
+next one is let in only when nothing of its predecessor is in flight, so that no old write overtakes a new one.
 """
 
 from __future__ import annotations
@@ -120,16 +119,16 @@ class Connection:
 
 
 class Export:
-    """A socket on which `make_device()` is served, to one front end at a time.
+    """A socket on which a device is served, to one front end at a time.
 
     Raises:
         ConfigError: the socket cannot be made.
     """
 
-    def __init__(self, path: str, loop: Loop, make_device: Callable[[], Device]) -> None:
+    def __init__(self, path: str, loop: Loop, device: Device) -> None:
         self.path = path
         self._loop = loop
-        self._make_device = make_device
+        self._device = device
         self._connection: Connection | None = None
         self._closed: Callable[[], None] | None = None
         self._listening = False
@@ -160,7 +159,7 @@ class Export:
             sock.close()
             return
         log.info("%s: a front end connected", self.path)
-        self._connection = Connection(self.path, sock, self._loop, self._make_device(), self._on_gone)
+        self._connection = Connection(self.path, sock, self._loop, self._device, self._on_gone)
 
     def _on_gone(self) -> None:
         log.info("%s: the front end left", self.path)

@@ -1,0 +1,133 @@
+"""A running `qemu-odx serve`, for tests that want the real process behind a real socket.
+
+May import anything but `lab` and `cli`; it uses the command line only.
+
+    with ServeProcess(["--disk", "id=d0,path=a.img,size=1G", "--export", ...]) as server:
+        FrontEnd(server.sockets[0])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PATIENCE = 60.0
+"""Seconds until it must be ready, or ended."""
+
+
+class ServeProcess:
+    """The server as its users start it; ready when made.
+
+    Args:
+        arguments: what follows `qemu-odx serve`; `--json` is added.
+        cwd: its working folder.
+
+    Raises:
+        AssertionError: it did not become ready; the text has its stderr.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, cwd: str | os.PathLike[str] | None = None) -> None:
+        # A file, not a pipe: nobody reads while the server runs, and a full pipe would stop it.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "qemu_odx", "serve", "--json", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=cwd,
+            env=_environment(),
+        )
+        try:
+            self.sockets = self._await_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True until it has ended."""
+        return self._process.poll() is None
+
+    def errors(self) -> str:
+        """All that it wrote to stderr so far."""
+        return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
+
+    def descriptors(self) -> int:
+        """Open file descriptors."""
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
+
+    def mappings(self) -> int:
+        """Shared mappings of memory files: guest RAM and in-flight areas."""
+        lines = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
+        return sum(1 for line in lines if "/memfd:" in line and " rw-s " in line)
+
+    def terminate(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self._process.send_signal(number)
+        return self._process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """End it without a chance to do anything."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it by any means, and forget its output."""
+        if self.alive:
+            self.kill()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def _await_ready(self) -> list[str]:
+        stdout = self._process.stdout
+        readable, _, _ = select.select([stdout], [], [], PATIENCE)
+        line = stdout.readline() if stdout and readable else b""
+        if not line:
+            raise AssertionError(f"qemu-odx serve did not become ready: {self.errors()}")
+        ready = json.loads(line)
+        if not (ready["ready"] is True and ready["pid"] == self.pid):
+            raise AssertionError(f"qemu-odx serve says it is not ready: {ready}")
+        sockets: list[str] = ready["sockets"]
+        return sockets
+
+
+def run_serve(
+    arguments: Sequence[str], *, cwd: str | os.PathLike[str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `qemu-odx serve` with arguments that must fail, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "qemu_odx", "serve", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=cwd,
+        env=_environment(),
+        check=False,
+    )
+
+
+def _environment() -> dict[str, str]:
+    """The same qemu_odx as ours, wherever the server's working folder is."""
+    package = Path(__file__).resolve().parents[2]
+    return {**os.environ, "PYTHONPATH": str(package), "PYTHONUNBUFFERED": "1"}
