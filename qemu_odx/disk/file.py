@@ -6,22 +6,32 @@ read and write it; `target/execute.py` takes snapshots of it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from qemu_odx.disk.before_write import BeforeWrite
+from qemu_odx.disk.copying import Copier
 from qemu_odx.disk.guard import Guard
 from qemu_odx.disk.hostfile import total
 from qemu_odx.disk.image import DiskError, Image, open_image
+from qemu_odx.disk.reflink import Reflink, reflink_works
+from qemu_odx.disk.side import SideFile
+from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from qemu_odx.disk.port import Extent, Snapshot
+    from qemu_odx.disk.port import CopyMethod, Extent, Snapshot
+    from qemu_odx.disk.snapshots import Fragment, VaultKeeper
 
 __all__ = ["DiskError", "FileDisk", "open_disk"]
+
+SnapshotPolicy = Literal["auto", "reflink", "copy-before-write"]
 
 SERIAL_LENGTH = 20  # virtio 1.2, 5.2.6.1 VIRTIO_BLK_T_GET_ID: 20 bytes of ID string
 
@@ -34,6 +44,7 @@ def open_disk(
     block_size: int = 512,
     serial: str | None = None,
     readonly: bool = False,
+    snapshots: SnapshotPolicy = "auto",
 ) -> FileDisk:
     """Open an image file or block device as a disk, and lock it.
 
@@ -44,6 +55,8 @@ def open_disk(
         block_size: 512 or 4096.
         serial: 1 to 20 printable ASCII characters; made from name and path by default.
         readonly: open for reading only; several servers may do so at once.
+        snapshots: how point-in-time data is held: "reflink" (XFS, btrfs), "copy-before-write" (everywhere)
+            or "auto", the first of them that works.
 
     Raises:
         DiskError: one sentence with the cure; nothing was left behind.
@@ -55,14 +68,27 @@ def open_disk(
             f"serial={serial!r} of disk {name} is not possible: use 1 to 20 printable ASCII characters"
         )
     image = open_image(path, size=size, block_size=block_size, readonly=readonly)
-    return FileDisk(name, image, serial=serial, block_size=block_size, readonly=readonly)
+    disk = FileDisk(name, image, serial=serial, block_size=block_size, readonly=readonly, snapshots=snapshots)
+    if snapshots == "reflink" and not isinstance(disk.vaults(), Reflink):
+        disk.close()
+        raise DiskError(
+            f"{path}: its file system has no reflink: use XFS or btrfs, or another snapshot policy"
+        )
+    return disk
 
 
-class FileDisk:
+class FileDisk(CopyTarget):
     """Implements `port.Disk` on an open image, which it owns."""
 
     def __init__(
-        self, name: str, image: Image, *, serial: str = "", block_size: int = 512, readonly: bool = False
+        self,
+        name: str,
+        image: Image,
+        *,
+        serial: str = "",
+        block_size: int = 512,
+        readonly: bool = False,
+        snapshots: SnapshotPolicy = "auto",
     ) -> None:
         self.name = name
         self.serial = serial or _default_serial(name, Path(name))
@@ -70,6 +96,11 @@ class FileDisk:
         self.block_size = block_size
         self._file = image.file
         self._guard = Guard()
+        self._side = SideFile(image.folder)
+        self._copier = Copier(image.file)
+        self._policy = snapshots
+        self._vaults: VaultKeeper | None = None
+        self._choosing = threading.Lock()
         self._opened_readonly = self._readonly = readonly
 
     @property
@@ -95,6 +126,10 @@ class FileDisk:
         """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
         ticket = self._begin(offset, total(data))
         try:
+            self._file.write(offset, data)
+        except OSError as error:
+            if not self._made_room(error):
+                raise
             self._file.write(offset, data)
         finally:
             self._guard.end(ticket)
@@ -129,17 +164,41 @@ class FileDisk:
 
     def snapshot(self, extents: Sequence[Extent]) -> Snapshot:
         """Freeze the extents as they are now. Raises OSError if that is not possible."""
-        raise NotImplementedError
+        for extent in extents:
+            self._check(extent.offset, extent.length)
+        return FileSnapshot(extents, self.vaults().take(extents))
+
+    @contextlib.contextmanager
+    def overwriting(self, offset: int, length: int) -> Iterator[Callable[[Fragment, int], CopyMethod]]:
+        """A write in flight of the range: inside, fragments may be copied to offsets in it."""
+        ticket = self._begin(offset, length)
+        try:
+            yield lambda fragment, to: self._copier.copy(fragment.file, fragment.offset, to, fragment.length)
+        finally:
+            self._guard.end(ticket)
+
+    def vaults(self) -> VaultKeeper:
+        """What holds the snapshots of this disk; chosen at the first call. Raises OSError."""
+        with self._choosing:
+            if self._vaults is None:
+                reflink = self._policy != "copy-before-write" and reflink_works(self._file, self._side)
+                self._vaults = (Reflink if reflink else BeforeWrite)(self._file, self._guard, self._side)
+            return self._vaults
 
     def close(self) -> None:
         """Flush, release the lock and every file. Idempotent."""
         if self._file.fd < 0:
             return
+        self._side.close()
         try:
             if not self._opened_readonly:
                 self._file.flush()
         finally:
             self._file.close()
+
+    def _made_room(self, error: OSError) -> bool:
+        """Whether a write may be tried again: the guest's data goes before the snapshots' old data."""
+        return error.errno == errno.ENOSPC and self._vaults is not None and self._vaults.sacrifice()
 
     def _begin(self, offset: int, length: int) -> int:
         if self._readonly:

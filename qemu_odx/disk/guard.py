@@ -8,7 +8,7 @@ The rules, from which the point-in-time promise follows:
 3. A range is armed only while it is held still and no write to it is in flight; a write to an armed range
    has its old data kept before it is registered. So no write in flight ever overlaps an armed range.
 
-Imports `port.py` alone. Next: `file.py` brackets its writes with `begin` and `end`.
+Imports nothing of ours but types. Next: `file.py` brackets its writes with `begin` and `end`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,16 @@ if TYPE_CHECKING:
 
 
 class Keeper(Protocol):
-    """Knows which ranges are armed and keeps their old data. Called with the lock held except for `keep`."""
+    """Knows which ranges are armed, and keeps their old data."""
 
     def __bool__(self) -> bool:
-        """Whether any range is armed."""
+        """Whether any range is armed. Called with the lock held."""
 
     def due(self, start: int, end: int) -> Sequence[Range]:
-        """The next armed ranges whose old data must be kept before a write to the range; a bounded amount."""
+        """Armed ranges to be kept before a write to the range, a bounded amount. Called with the lock held."""
 
-    def keep(self, ranges: Sequence[Range]) -> object:
-        """Copy the old data aside (without the lock)."""
-
-    def kept(self, ranges: Sequence[Range], result: object) -> None:
-        """Take note of what `keep` did: the ranges are no longer armed."""
+    def keep(self, ranges: Sequence[Range]) -> None:
+        """Copy the old data aside, then disarm the ranges. Called without the lock, the ranges held still."""
 
 
 class NothingToKeep:
@@ -51,11 +48,8 @@ class NothingToKeep:
         del start, end
         return ()
 
-    def keep(self, ranges: Sequence[Range]) -> object:
+    def keep(self, ranges: Sequence[Range]) -> None:
         """Nothing to keep."""
-
-    def kept(self, ranges: Sequence[Range], result: object) -> None:
-        """Nothing to note."""
 
 
 class Guard:
@@ -138,13 +132,11 @@ class Guard:
     def _keep(self, due: Sequence[Range]) -> None:
         self._ticket = ticket = self._ticket + 1
         self._keeping[ticket] = due
-        result: object = None
         self.lock.release()
         try:
-            result = self.keeper.keep(due)
+            self.keeper.keep(due)
         finally:
             self.lock.acquire()
-            self.keeper.kept(due, result)
             del self._keeping[ticket]
             self._changed.notify_all()
 

@@ -32,7 +32,7 @@ _fallocate.restype = ctypes.c_int
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
-    """Allocate, punch or zero a range as fallocate(2) does; `mode` is an OR of FALLOC_FL flags. Raises OSError."""
+    """Punch or zero a range; `mode` is an OR of FALLOC_FL flags. Raises OSError."""
     while _fallocate(fd, mode, offset, length) != 0:
         number = ctypes.get_errno()
         if number != errno.EINTR:

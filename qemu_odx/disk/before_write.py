@@ -1,0 +1,175 @@
+"""Snapshots by copy-before-write: taken at once, paid for by the first write to each part of them.
+
+Works on every file system. May import `history.py` (the book-keeping), `guard.py` (who may write when),
+`side.py`, `copying.py`, `snapshots.py`. Next: `file.py` takes snapshots here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from qemu_odx.disk.copying import Copier
+from qemu_odx.disk.history import Frozen, History, Piece
+from qemu_odx.disk.port import SnapshotLostError
+from qemu_odx.disk.ranges import disjoint
+from qemu_odx.disk.snapshots import Fragment, Vault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from qemu_odx.disk.guard import Guard
+    from qemu_odx.disk.hostfile import HostFile
+    from qemu_odx.disk.port import Extent
+    from qemu_odx.disk.ranges import Range
+    from qemu_odx.disk.side import SideFile
+
+STEP = 1 << 20
+"""Bytes that are held still at once, to be kept or to be copied away: writes to them wait that long."""
+
+
+class BeforeWrite:
+    """The copy-before-write snapshots of one disk; implements `guard.Keeper` and `snapshots.VaultKeeper`."""
+
+    def __init__(self, image: HostFile, guard: Guard, side: SideFile) -> None:
+        self.guard = guard
+        self._image = image
+        self._side = side
+        self._history = History()
+        self._vaults: dict[Frozen, BeforeWriteVault] = {}
+        self._copier = Copier(side.file())
+        guard.keeper = self
+
+    def take(self, extents: Sequence[Extent]) -> BeforeWriteVault:
+        """Freeze the extents as they are now, without copying anything."""
+        ranges = disjoint(extents)
+        with self.guard.still(ranges), self.guard.lock:
+            frozen = self._history.take(ranges)
+            self._vaults[frozen] = vault = BeforeWriteVault(self, frozen)
+        return vault
+
+    def __bool__(self) -> bool:
+        return bool(self._history.armed)
+
+    def due(self, start: int, end: int) -> Sequence[Range]:
+        """Armed ranges to be kept before a write to the range: about `STEP` bytes."""
+        return self._history.due(start, end, STEP)
+
+    def keep(self, ranges: Sequence[Range]) -> None:
+        """Copy the ranges aside and disarm them; if that fails, the snapshots that need them are lost."""
+        places: list[tuple[Range, int]] = []
+        try:
+            for start, end in ranges:
+                where = self._side.allocate(end - start, start)
+                places.append(((start, end), where))
+                self._copier.copy(self._image, start, where, end - start)
+        except OSError:  # the guest's write goes first, so whoever needs the old data has lost it
+            self._side.free([(where, where + end - start) for (start, end), where in places])
+            self._lose(ranges)
+            return
+        spare: list[Range] = []
+        with self.guard.lock:
+            for (start, end), where in places:
+                unneeded = self._history.keep(start, end, where)
+                spare += [(first - start + where, last - start + where) for first, last in unneeded]
+        self._side.free(spare)
+
+    def sacrifice(self) -> bool:
+        """Lose every snapshot for the space that it holds; False if there is none."""
+        with self.guard.lock:
+            losers = list(self._vaults)
+            freed = self._drop(losers)
+        self._free(freed)
+        return bool(losers)
+
+    @contextlib.contextmanager
+    def borrow(self, frozen: Frozen, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
+        """Where a snapshot's data is now; what is still in the image is held still inside the context."""
+        with self.guard.lock:
+            if frozen not in self._vaults:
+                raise SnapshotLostError("the old data was not kept, or was given back")
+            parts = [
+                p for e in extents if e.length for p in self._history.resolve(frozen.number, e.offset, e.end)
+            ]
+            pieces = [piece for *_, piece in parts if piece]
+            for piece in pieces:
+                piece.readers += 1
+            ticket = self.guard.hold([(start, end) for start, end, piece in parts if piece is None])
+        try:
+            yield self._fragments(parts)
+        finally:
+            with self.guard.lock:
+                self.guard.let_go(ticket)
+                for piece in pieces:
+                    piece.readers -= 1
+                dropped = [piece for piece in pieces if piece.dropped and not piece.readers]
+            self._free(dropped)
+
+    def held_bytes(self, frozen: Frozen) -> int:
+        """Bytes of old data kept for this snapshot alone."""
+        with self.guard.lock:
+            return self._history.held(frozen)
+
+    def release(self, frozen: Frozen) -> None:
+        """Forget the snapshot and free what only it needed."""
+        with self.guard.lock:
+            self._vaults.pop(frozen, None)
+            dropped = self._unread(self._history.release(frozen))
+        self._free(dropped)
+
+    def _fragments(self, parts: Iterable[tuple[int, int, Piece | None]]) -> list[Fragment]:
+        """The parts as runs of the image or the side file, neighbours joined."""
+        fragments: list[Fragment] = []
+        for start, end, piece in parts:
+            file = self._side.file() if piece else self._image
+            offset = start - piece.start + piece.where if piece else start
+            last = fragments[-1] if fragments else None
+            if last and last.file is file and last.offset + last.length == offset:
+                fragments[-1] = Fragment(file, last.offset, last.length + end - start)
+            else:
+                fragments.append(Fragment(file, offset, end - start))
+        return fragments
+
+    def _lose(self, ranges: Sequence[Range]) -> None:
+        with self.guard.lock:
+            dropped = [p for r in ranges for p in self._drop(self._history.losers(*r))]
+            for start, end in ranges:
+                self._history.armed.remove(start, end)
+        self._free(dropped)
+
+    def _drop(self, losers: Iterable[Frozen]) -> list[Piece]:
+        dropped: list[Piece] = []
+        for frozen in losers:
+            self._vaults.pop(frozen).lost = True
+            dropped += self._unread(self._history.release(frozen))
+        return dropped
+
+    def _unread(self, pieces: Iterable[Piece]) -> list[Piece]:
+        return [piece for piece in pieces if not piece.readers]
+
+    def _free(self, pieces: Iterable[Piece]) -> None:
+        self._side.free([(p.where, p.where + p.end - p.start) for p in pieces])
+
+
+class BeforeWriteVault(Vault):
+    """One snapshot's numbered place in the history."""
+
+    method = "copy-before-write"
+    step = STEP
+
+    def __init__(self, keeper: BeforeWrite, frozen: Frozen) -> None:
+        self.lost = False
+        self._keeper = keeper
+        self._frozen = frozen
+
+    def borrow(self, extents: Sequence[Extent]) -> contextlib.AbstractContextManager[Sequence[Fragment]]:
+        """Where the data of these parts of the source is."""
+        return self._keeper.borrow(self._frozen, extents)
+
+    def held_bytes(self) -> int:
+        """Bytes of old data kept for this snapshot alone."""
+        return self._keeper.held_bytes(self._frozen)
+
+    def release(self) -> None:
+        """Give everything back. Idempotent."""
+        self._keeper.release(self._frozen)

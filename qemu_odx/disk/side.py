@@ -1,0 +1,130 @@
+"""The side file of a disk: an unnamed file that holds the old data of its snapshots, and its free space.
+
+May import `hostfile.py`, `ranges.py`. Next: `before_write.py` and `reflink.py` put old data there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qemu_odx.disk.hostfile import HostFile
+from qemu_odx.disk.ranges import RangeSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qemu_odx.disk.ranges import Range
+
+ALIGNMENT = 4096
+"""Space starts at the source's offset modulo this, so that whole file system blocks can be shared."""
+
+_GROWTH = 64 << 20
+_TRIED = 32
+"""Free ranges that are looked at before the file grows."""
+
+
+class SideFile:
+    """Space for old data; every method may be called from any thread.
+
+    The file has no name, so that nothing of it outlives the process. It lives in the image's folder if
+    possible: blocks can be shared and copied in the kernel only within one file system.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._file: HostFile | None = None
+        self._free = RangeSet()
+        self._end = self._size = 0
+        self._used = 0
+
+    @property
+    def used(self) -> int:
+        """Bytes allocated and not freed."""
+        return self._used
+
+    def file(self) -> HostFile:
+        """The file, created on first need. Raises OSError if no place for it can be found."""
+        with self._lock:
+            if self._file is None:
+                self._file = HostFile(_unnamed(self._folder))
+            return self._file
+
+    def allocate(self, length: int, like: int) -> int:
+        """The offset of `length` free bytes, equal to `like` modulo `ALIGNMENT`. Raises OSError."""
+        file = self.file()
+        with self._lock:
+            where = self._reuse(length, like)
+            if where is None:
+                where = self._append(file, length, like)
+            self._used += length
+            return where
+
+    def free(self, ranges: Sequence[Range]) -> None:
+        """Give ranges back, to the file system too; failing to is no error (the space is used again)."""
+        freed = RangeSet()
+        for start, end in ranges:
+            freed.add(start, end)
+        for start, end in freed:
+            with contextlib.suppress(OSError):
+                self.file().punch(start, end - start)
+        with self._lock:
+            for start, end in freed:
+                self._used -= end - start
+                self._free.add(start, end)
+            if not self._used:
+                self._empty()
+
+    def close(self) -> None:
+        """Give everything back."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+
+    def _reuse(self, length: int, like: int) -> int | None:
+        for start, end in islice(self._free, _TRIED):
+            where = start + (like - start) % ALIGNMENT
+            if where + length <= end:
+                self._free.remove(where, where + length)
+                return where
+        return None
+
+    def _append(self, file: HostFile, length: int, like: int) -> int:
+        where = self._end + (like - self._end) % ALIGNMENT
+        if where + length > self._size:  # grown ahead, as a hole: what is kept of a hole writes nothing
+            size = where + length + _GROWTH
+            os.ftruncate(file.fd, size)
+            self._size = size
+        self._free.add(self._end, where)
+        self._end = where + length
+        return where
+
+    def _empty(self) -> None:
+        self._free = RangeSet()
+        self._end = 0
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file.fd, 0)
+                self._size = 0
+
+
+def _unnamed(folder: Path | None) -> int:
+    """Open an unnamed file in the folder, with a short-lived name if need be, or else among temporary files."""
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
+        with contextlib.suppress(OSError):
+            return _soon_nameless(folder)
+    return _soon_nameless(Path(tempfile.gettempdir()))
+
+
+def _soon_nameless(folder: Path) -> int:
+    fd, name = tempfile.mkstemp(prefix=".odx-", dir=folder)
+    os.unlink(name)  # noqa: PTH108 - mkstemp gives a plain string
+    return fd

@@ -1,0 +1,166 @@
+"""A snapshot as its users see it: joined extents that can be read and copied; how it is held is a `Vault`'s.
+
+May import `copying.py`, `hostfile.py`, `port.py`. Next: `reflink.py` and `before_write.py` are the vaults;
+`file.py` makes the snapshots and is where copies go.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from qemu_odx.disk.copying import dearest
+from qemu_odx.disk.port import CopyMethod, Disk, Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from qemu_odx.disk.hostfile import HostFile
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A run of snapshot data in a host file."""
+
+    file: HostFile
+    offset: int
+    length: int
+
+
+class Vault(ABC):
+    """Holds the data of one snapshot.
+
+    Attributes:
+        method: "reflink" or "copy-before-write".
+        step: bytes that may be borrowed at once.
+        lost: the data could not be kept.
+    """
+
+    method: str
+    step: int
+    lost: bool
+
+    @abstractmethod
+    def borrow(self, extents: Sequence[Extent]) -> AbstractContextManager[Sequence[Fragment]]:
+        """Where the data of these parts of the source is, in their order; it stays there inside the context.
+
+        Raises:
+            SnapshotLostError: the data is gone.
+        """
+
+    @abstractmethod
+    def held_bytes(self) -> int:
+        """Bytes of old data stored for this snapshot alone."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Give everything back. Idempotent."""
+
+
+class VaultKeeper(Protocol):
+    """Makes the vaults of one disk."""
+
+    def take(self, extents: Sequence[Extent]) -> Vault:
+        """Freeze the extents as they are now. Raises OSError if it cannot."""
+
+    def sacrifice(self) -> bool:
+        """Lose every snapshot for the space that it holds; False if there is none."""
+
+
+class CopyTarget(ABC):
+    """A disk that lets data be copied into its file."""
+
+    @abstractmethod
+    def overwriting(
+        self, offset: int, length: int
+    ) -> AbstractContextManager[Callable[[Fragment, int], CopyMethod]]:
+        """A write in flight of the range: inside, fragments may be copied to offsets in it."""
+
+
+class FileSnapshot:
+    """Implements `port.Snapshot` on a vault."""
+
+    def __init__(self, extents: Sequence[Extent], vault: Vault) -> None:
+        self.extents = tuple(extents)
+        self.length = sum(extent.length for extent in extents)
+        self._vault = vault
+
+    @property
+    def lost(self) -> bool:
+        """True once any byte of it could not be kept."""
+        return self._vault.lost
+
+    @property
+    def method(self) -> str:
+        """How it is held: "reflink" or "copy-before-write"."""
+        return self._vault.method
+
+    def held_bytes(self) -> int:
+        """Bytes of old data stored for this snapshot alone."""
+        return self._vault.held_bytes()
+
+    def read(self, offset: int, into: memoryview) -> None:
+        """Fill `into` with the bytes from `offset` of the joined data. Raises SnapshotLostError, OSError."""
+        for start, length in self._steps(offset, len(into)):
+            at = start - offset
+            with self._vault.borrow(self._locate(start, length)) as fragments:
+                for fragment in fragments:
+                    fragment.file.read(fragment.offset, [into[at : at + fragment.length]])
+                    at += fragment.length
+
+    def copy_to(self, offset: int, destination: Disk, destination_offset: int, length: int) -> CopyMethod:
+        """Copy `length` bytes from `offset` on to `destination`. Raises SnapshotLostError, OSError."""
+        methods: list[CopyMethod] = []
+        for start, step in self._steps(offset, length):
+            at = destination_offset + start - offset
+            if isinstance(destination, CopyTarget):
+                methods.append(self._copy_step(start, destination, at, step))
+            else:
+                self._write_step(start, destination, at, step)
+                methods.append(CopyMethod.READ_WRITE)
+        return dearest(methods)
+
+    def release(self) -> None:
+        """Give back whatever the snapshot holds. Idempotent."""
+        self._vault.release()
+
+    def _copy_step(self, offset: int, destination: CopyTarget, at: int, length: int) -> CopyMethod:
+        # The destination first: its old data may be part of this very snapshot, and is kept on entry.
+        # Whoever has borrowed fragments waits for nobody.
+        methods: list[CopyMethod] = []
+        with (
+            destination.overwriting(at, length) as copy,
+            self._vault.borrow(self._locate(offset, length)) as fragments,
+        ):
+            for fragment in fragments:
+                methods.append(copy(fragment, at))
+                at += fragment.length
+        return dearest(methods)
+
+    def _write_step(self, offset: int, destination: Disk, at: int, length: int) -> None:
+        data = memoryview(bytearray(length))
+        self.read(offset, data)
+        destination.write(at, [data])
+
+    def _steps(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """The range of the joined data in steps of bounded length."""
+        if not 0 <= offset <= offset + length <= self.length:
+            raise ValueError(f"{length} bytes from {offset} are outside of a snapshot of {self.length}")
+        step = self._vault.step
+        for start in range(offset, offset + length, step):
+            yield start, min(step, offset + length - start)
+
+    def _locate(self, offset: int, length: int) -> list[Extent]:
+        """The parts of the source that the range of the joined data comes from."""
+        parts: list[Extent] = []
+        for extent in self.extents:
+            if offset < extent.length and length > 0:
+                part = Extent(extent.offset + offset, min(length, extent.length - offset))
+                parts.append(part)
+                length -= part.length
+                offset = 0
+            else:
+                offset -= extent.length
+        return parts
