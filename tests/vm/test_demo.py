@@ -1,0 +1,102 @@
+"""The demonstration as a user runs it: the program, its output, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_odx.lab.image import Image
+
+DEMO = [sys.executable, "-m", "qemu_odx", "demo", "--json"]
+KEYS = {
+    "ok",
+    "guest",
+    "accelerator",
+    "verified_bytes",
+    "point_in_time",
+    "sha256",
+    "token_copy",
+    "plain_copy",
+    "phases",
+}
+COPIED = 64 << 20
+
+
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of the demo's own: whatever it leaves is seen there."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setenv("XDG_STATE_HOME", f"{folder}/state")
+        yield Path(folder)
+
+
+def processes_of(scratch: Path) -> list[int]:
+    """The processes that name this folder on their command line: disk server and QEMU."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(scratch) in words:
+            found.append(int(entry.name))
+    return found
+
+
+def await_processes(scratch: Path, count: int, seconds: float = 60.0) -> bool:
+    """Whether the number of the demo's processes becomes `count` in time."""
+    deadline = time.monotonic() + seconds
+    while len(processes_of(scratch)) != count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return len(processes_of(scratch)) == count
+
+
+def test_demo_proves_the_copy_and_leaves_nothing(image: Image, scratch: Path) -> None:
+    """The issue's promise in one run: old data by both devices, few bytes on the ring, nothing left."""
+    done = subprocess.run(DEMO, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert set(found) == KEYS
+    assert found["ok"] is True
+    assert found["point_in_time"] is True
+    assert found["verified_bytes"] == found["token_copy"]["bytes"] == found["plain_copy"]["bytes"] == COPIED
+    hashes = found["sha256"]
+    assert hashes["source_before"] == hashes["destination"] == hashes["destination_through_blk"]
+    assert hashes["source_after"] != hashes["source_before"]
+    assert 0 < found["token_copy"]["ring_bytes"] < 4096
+    assert found["plain_copy"]["ring_bytes"] == 2 * COPIED
+    assert processes_of(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_demo_cleans_up(image: Image, scratch: Path, number: signal.Signals) -> None:
+    """A signal ends the demo, its guest, its server, and removes its files."""
+    with subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
+        assert await_processes(scratch, 2)
+        demo.send_signal(number)
+        demo.communicate(timeout=120)
+    assert demo.returncode != 0
+    assert processes_of(scratch) == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_killed_demo_leaves_no_process(image: Image, scratch: Path) -> None:
+    """Even SIGKILL, which lets nobody clean up, leaves neither guest nor server running."""
+    with subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
+        assert await_processes(scratch, 2)
+        demo.kill()
+    assert await_processes(scratch, 0)
