@@ -1,0 +1,82 @@
+"""A queue with both of its ends in one process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.testing.driver import DriverQueue
+from qemu_odx.testing.ram import GuestRam
+from qemu_odx.virtio.queue import SplitQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from qemu_odx.virtio.chain import Chain
+    from qemu_odx.virtio.port import Ring
+
+
+@dataclass
+class Pair:
+    """A driver queue and the device queue on the same ring.
+
+    Requests end up in `held`; with `inline`, they are completed at once with their readable length.
+    """
+
+    ram: GuestRam
+    driver: DriverQueue
+    ring: Ring = field(init=False)
+    device: SplitQueue = field(init=False)
+    held: list[Chain] = field(default_factory=list)
+    inline: bool = False
+    calls: int = 0
+    errors: int = 0
+
+    def start(self, inflight: memoryview | None = None, next_avail: int = 0) -> None:
+        """Start the device's end."""
+        self.ring = self.driver.ring(
+            self.ram.memory(), call=self._call, error=self._error, inflight=inflight, next_avail=next_avail
+        )
+        self.device = SplitQueue(self.ring)
+        self.driver.kick = self.kick
+        self.device.start(self.handle)
+
+    def kick(self) -> None:
+        """What the kick eventfd does."""
+        self.device.drain(self.handle)
+
+    def handle(self, chain: Chain) -> None:
+        """What a device does with a request."""
+        if self.inline:
+            chain.complete(chain.readable_length)
+        else:
+            self.held.append(chain)
+
+    def _call(self) -> None:
+        self.calls += 1
+
+    def _error(self) -> None:
+        self.errors += 1
+
+
+@pytest.fixture
+def ram() -> Iterator[GuestRam]:
+    """Four regions of guest RAM that touch each other."""
+    ram = GuestRam(4 << 20, pieces=4)
+    yield ram
+    ram.close()
+
+
+@pytest.fixture
+def make_pair(ram: GuestRam) -> Callable[..., Pair]:
+    """Make a started pair of a given size; further keywords are the pair's."""
+
+    def make(size: int = 8, *, event_idx: bool = False, inline: bool = False, start: bool = True) -> Pair:
+        pair = Pair(ram, DriverQueue(ram, size, event_idx=event_idx), inline=inline)
+        if start:
+            pair.start()
+        return pair
+
+    return make

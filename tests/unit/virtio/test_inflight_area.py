@@ -1,0 +1,139 @@
+"""The in-flight area: a backend killed at any point runs nothing twice that was answered, and forgets nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.virtio.inflight import InflightArea
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Pair
+
+    MakePair = Callable[..., Pair]
+
+_SIZE = 8
+_BYTES = 16 + 16 * _SIZE
+
+
+def _area() -> memoryview:
+    return memoryview(bytearray(_BYTES))
+
+
+def _crash(pair: Pair, area: memoryview) -> None:
+    """The backend dies and comes back: as QEMU does, it starts at the ring's used index."""
+    pair.held.clear()
+    used = pair.ring.used.cast("H")[1]
+    pair.start(area, next_avail=used)
+
+
+def test_layout() -> None:
+    """The layout of the vhost-user specification: version 1, number of descriptors, then 16 bytes for each."""
+    view = _area()
+    area = InflightArea(view, _SIZE)
+    area.recover(5)
+    area.mark(3)
+    assert view[8:12].hex() == "01000800"
+    assert view[14:16].hex() == "0500"
+    assert view[16 + 3 * 16 : 16 + 4 * 16].hex() == "0100000000000000" + "0100000000000000"
+
+
+def test_too_small() -> None:
+    """An area that is too small for the queue is refused."""
+    with pytest.raises(ValueError, match="a queue of 16 needs"):
+        InflightArea(_area(), 16)
+
+
+def test_marked_before_it_runs(make_pair: MakePair) -> None:
+    """The mark is there when the request reaches the device, and gone once it is published."""
+    pair, area = make_pair(_SIZE, start=False), _area()
+    marks: list[int] = []
+    handle = pair.handle
+    pair.handle = lambda chain: (marks.append(area[16 + 16 * chain.head]), handle(chain))[1]  # type: ignore[method-assign]
+    pair.start(area)
+    request = pair.driver.submit(b"x")
+    assert marks == [1]
+    pair.held[0].complete(0)
+    assert area[16 + 16 * request.head] == 0
+
+
+def test_resubmitted_in_order(make_pair: MakePair) -> None:
+    """After a crash what had begun runs again, oldest first, then what waits in the ring."""
+    pair, area = make_pair(_SIZE, start=False), _area()
+    pair.start(area)
+    pair.driver.free = [5, 2, 7, 1]
+    for text in (b"first", b"second", b"third"):
+        pair.driver.submit(text)
+    pair.held[1].complete(0)
+    pair.driver.kick = lambda: None
+    pair.driver.submit(b"fourth")
+    _crash(pair, area)
+    assert [chain.read_exact(chain.readable_length) for chain in pair.held] == [b"first", b"third", b"fourth"]
+    for chain in list(pair.held):
+        chain.complete(0)
+    assert len(pair.driver.completions()) == 4
+    assert pair.device.in_flight == 0
+
+
+def test_killed_between_publishing_and_clearing(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose used index was stored is not run again, though its marks were still set."""
+    pair, area = make_pair(_SIZE, start=False), _area()
+    pair.start(area)
+    pair.driver.submit(b"kept")
+    with monkeypatch.context() as patch, pair.device.batch():
+        patch.setattr(InflightArea, "clear", lambda *_: None)
+        for text in (b"done", b"done too"):
+            pair.driver.submit(text)
+        pair.held[1].complete(0)
+        pair.held[2].complete(0)
+        pair.device.publish()
+    assert area[16 + 16 * pair.held[1].head] == 1
+    _crash(pair, area)
+    assert [chain.read_exact(4) for chain in pair.held] == [b"kept"]
+
+
+def test_killed_before_publishing(make_pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose used index was not stored is run again."""
+    pair, area = make_pair(_SIZE, start=False), _area()
+    pair.start(area)
+    pair.driver.submit(b"once")
+    assert pair.device._area is not None
+    pair.device._area.link([pair.held[0].head])
+    _crash(pair, area)
+    assert [chain.read_exact(4) for chain in pair.held] == [b"once"]
+
+
+def test_counter_goes_on(make_pair: MakePair) -> None:
+    """What is taken after a crash counts as newer than what was taken before."""
+    pair, area = make_pair(_SIZE, start=False), _area()
+    pair.start(area)
+    pair.driver.free = [0, 7]
+    pair.driver.submit(b"old")
+    _crash(pair, area)
+    pair.driver.submit(b"new")
+    _crash(pair, area)
+    assert [chain.read_exact(3) for chain in pair.held] == [b"old", b"new"]
+
+
+def test_other_queue_size(make_pair: MakePair) -> None:
+    """An area left by a queue of another size is set up afresh."""
+    view = memoryview(bytearray(_BYTES))
+    old = InflightArea(view[: 16 + 16 * 4], 4)
+    old.recover(0)
+    old.mark(2)
+    assert InflightArea(view, _SIZE).recover(9) == []
+    assert view[10:12].hex() == "0800"
+
+
+def test_garbage_does_not_loop() -> None:
+    """A list that leads nowhere or in circles ends after as many heads as the queue has."""
+    view = _area()
+    area = InflightArea(view, _SIZE)
+    area.recover(0)
+    area.link([3, 3])
+    assert area.recover(0x8000) == []
+    view[12:14] = b"\xff\xff"
+    assert area.recover(0x9000) == []
