@@ -25,9 +25,7 @@ from typing import TYPE_CHECKING, Self
 
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from qemu_odx.testing.driver import DriverQueue
 from qemu_odx.testing.ram import GuestRam
-from qemu_odx.wire.virtio.features import F_EVENT_IDX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -138,7 +138,11 @@ class VirtioPci:
         self._write("w", _COMMON, _QUEUE_SELECT, index)
         self._write("w", _COMMON, _QUEUE_SIZE, size)
         self._write("w", _COMMON, _QUEUE_VECTOR, self._vector(index))
-        places = ((_QUEUE_DESC, queue.desc_gpa), (_QUEUE_DRIVER, queue.avail_gpa), (_QUEUE_DEVICE, queue.used_gpa))
+        places = (
+            (_QUEUE_DESC, queue.desc_gpa),
+            (_QUEUE_DRIVER, queue.avail_gpa),
+            (_QUEUE_DEVICE, queue.used_gpa),
+        )
         for register, address in places:
             self._write("l", _COMMON, register, address & 0xFFFF_FFFF)
             self._write("l", _COMMON, register + 4, address >> 32)
