@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_TICK_SECONDS = 1.0
+"""Inactivity time-outs of tokens are whole seconds; ending one a second late hurts nobody."""
+
 
 class ServerError(Exception):
     """The server cannot start, or could not end well: one sentence for the user."""
@@ -52,6 +55,8 @@ class Server:
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
             maker = DeviceMaker(self._disks, self._workers)
+            self._manager = maker.manager
+            self._tick()
             self._exports = [self._export(export, maker, undo) for export in config.exports]
             undo.pop_all()
 
@@ -104,6 +109,11 @@ class Server:
             raise ServerError(str(error)) from error
         undo.callback(export.close, lambda: None)
         return export
+
+    def _tick(self) -> None:
+        """End the tokens that have expired, once a second."""
+        self._manager.tick()
+        self._loop.call_later(_TICK_SECONDS, self._tick)
 
     def _on_signal(self) -> None:
         if self._open_exports:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qemu_odx.target.manager import CopyManager
+from qemu_odx.target.target import Target
 from qemu_odx.virtio.blk import BlkDevice
+from qemu_odx.virtio.scsi import ScsiDevice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,12 +22,16 @@ if TYPE_CHECKING:
 
 
 class DeviceMaker:
-    """Makes the device of each export."""
+    """Makes the device of each export.
+
+    Attributes:
+        manager: the copy manager of the process; call its `tick` from time to time.
+    """
 
     def __init__(self, disks: Mapping[str, Disk], runner: Runner) -> None:
+        self.manager = CopyManager(runner)
         self._disks = disks
         self._runner = runner
-        self._manager = None
 
     def blk(self, config: BlkExport) -> Device:
         """A virtio-blk device on one disk."""
@@ -32,11 +39,5 @@ class DeviceMaker:
 
     def scsi(self, config: ScsiExport) -> Device:
         """A virtio-scsi device on a target of its own."""
-        from qemu_odx.target.manager import CopyManager
-        from qemu_odx.target.target import Target
-        from qemu_odx.virtio.scsi import ScsiDevice
-
-        if self._manager is None:
-            self._manager = CopyManager(self._runner)
         units = {number: self._disks[disk] for number, disk in config.luns}
-        return ScsiDevice(Target.on(units, self._manager, self._runner), config.num_queues)
+        return ScsiDevice(Target.on(units, self.manager, self._runner), config.num_queues)
