@@ -48,12 +48,13 @@ class BeforeWrite:
             self._vaults[frozen] = vault = BeforeWriteVault(self, frozen)
         return vault
 
-    def __bool__(self) -> bool:
-        return bool(self._history.armed)
-
     def due(self, start: int, end: int) -> Sequence[Range]:
         """Armed ranges to be kept before a write to the range: about `STEP` bytes."""
         return self._history.due(start, end, STEP)
+
+    def clear(self, start: int, end: int) -> Range:
+        """The range around this one with nothing armed."""
+        return self._history.armed.gap(start, end)
 
     def keep(self, ranges: Sequence[Range]) -> None:
         """Copy the ranges aside and disarm them; if that fails, the snapshots that need them are lost."""
@@ -67,12 +68,10 @@ class BeforeWrite:
             self._side.free([(where, where + end - start) for (start, end), where in places])
             self._lose(ranges)
             return
-        spare: list[Range] = []
         with self.guard.lock:
-            for (start, end), where in places:
-                unneeded = self._history.keep(start, end, where)
-                spare += [(first - start + where, last - start + where) for first, last in unneeded]
-        self._side.free(spare)
+            spare = [p for (start, end), where in places for p in self._history.keep(start, end, where)]
+            spare = self._unread(spare)
+        self._free(spare)
 
     def sacrifice(self) -> bool:
         """Lose every snapshot for the space that it holds; False if there is none."""

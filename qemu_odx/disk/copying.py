@@ -104,8 +104,8 @@ class Copier:
         buffer = _buffer()
         while length > 0:
             part = buffer[:length]
-            source.read(offset, [part])
-            self._destination.write(to, [part])
+            source.read(offset, [part], len(part))
+            self._destination.write(to, [part], len(part))
             offset, to, length = offset + len(part), to + len(part), length - len(part)
 
 

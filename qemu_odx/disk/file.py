@@ -114,23 +114,26 @@ class FileDisk(CopyTarget):
 
     def try_read(self, offset: int, into: Sequence[memoryview]) -> bool:
         """Read what the page cache has; False: call `read` on a worker."""
-        self._check(offset, total(into))
-        return self._file.try_read(offset, into)
+        length = total(into)
+        self._check(offset, length)
+        return self._file.try_read(offset, into, length)
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""
-        self._check(offset, total(into))
-        self._file.read(offset, into)
+        length = total(into)
+        self._check(offset, length)
+        self._file.read(offset, into, length)
 
     def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
         """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
-        ticket = self._begin(offset, total(data))
+        length = total(data)
+        ticket = self._begin(offset, length)
         try:
-            self._file.write(offset, data)
+            self._file.write(offset, data, length)
         except OSError as error:
             if not self._made_room(error):
                 raise
-            self._file.write(offset, data)
+            self._file.write(offset, data, length)
         finally:
             self._guard.end(ticket)
 

@@ -14,6 +14,7 @@ Imports nothing of ours but types. Next: `file.py` brackets its writes with `beg
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,26 +28,32 @@ if TYPE_CHECKING:
 class Keeper(Protocol):
     """Knows which ranges are armed, and keeps their old data."""
 
-    def __bool__(self) -> bool:
-        """Whether any range is armed. Called with the lock held."""
-
     def due(self, start: int, end: int) -> Sequence[Range]:
         """Armed ranges to be kept before a write to the range, a bounded amount. Called with the lock held."""
+
+    def clear(self, start: int, end: int) -> Range:
+        """A range around this one, as large as is easily found, with nothing armed. With the lock held."""
 
     def keep(self, ranges: Sequence[Range]) -> None:
         """Copy the old data aside, then disarm the ranges. Called without the lock, the ranges held still."""
 
 
+_NOTHING = (0, 0)
+_EVERYTHING = (0, sys.maxsize)
+
+
 class NothingToKeep:
     """The keeper of a disk without snapshots."""
-
-    def __bool__(self) -> bool:
-        return False
 
     def due(self, start: int, end: int) -> Sequence[Range]:
         """Nothing is armed."""
         del start, end
         return ()
+
+    def clear(self, start: int, end: int) -> Range:
+        """Everything is clear."""
+        del start, end
+        return _EVERYTHING
 
     def keep(self, ranges: Sequence[Range]) -> None:
         """Nothing to keep."""
@@ -68,11 +75,12 @@ class Guard:
         self._still: dict[int, Sequence[Range]] = {}
         self._keeping: dict[int, Sequence[Range]] = {}
         self._ticket = 0
+        self._clear_start, self._clear_end = _EVERYTHING  # nothing here is held still or armed
 
     def begin(self, start: int, end: int) -> int:
         """Wait until the range may be written, keep its old data, register the write; returns its ticket."""
         with self.lock:
-            if self._still or self._keeping or self.keeper:
+            if start < self._clear_start or end > self._clear_end:
                 self._make_way(start, end)
             self._ticket = ticket = self._ticket + 1
             self._writes[ticket] = (start, end)
@@ -108,6 +116,7 @@ class Guard:
 
     def hold(self, ranges: Sequence[Range]) -> int:
         """Make new writes to the ranges wait until `let_go`; the lock is held by the caller."""
+        self._clear_start, self._clear_end = _NOTHING
         self._ticket += 1
         self._still[self._ticket] = ranges
         return self._ticket
@@ -127,9 +136,12 @@ class Guard:
             elif due or _hit(self._keeping.values(), start, end) or _hit(self._still.values(), start, end):
                 self._changed.wait()
             else:
+                if not self._still and not self._keeping:
+                    self._clear_start, self._clear_end = self.keeper.clear(start, end)
                 return
 
     def _keep(self, due: Sequence[Range]) -> None:
+        self._clear_start, self._clear_end = _NOTHING
         self._ticket = ticket = self._ticket + 1
         self._keeping[ticket] = due
         self.lock.release()

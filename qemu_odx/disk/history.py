@@ -12,6 +12,7 @@ Imports `ranges.py` alone; the caller holds the disk's lock. Next: `before_write
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
@@ -30,7 +31,7 @@ CLUSTER = 64 * 1024
 """Old data is kept in pieces inside of such clusters, so that neighbouring writes find it done."""
 
 OTHERS_ASKED = 64
-"""Snapshots that are asked, at a release, whether they need a piece; with more of them it is kept for now."""
+"""Snapshots that are asked whether they need a piece; if there are more, the answer is yes for now."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +80,7 @@ class History:
         self._covered = RangeCounter()
         self._clusters: SortedDict[int, list[Piece]] = SortedDict()  # cluster -> pieces, oldest first
         self._by_age: dict[Piece, None] = {}  # an ordered set
+        self._to_review: deque[Piece] = deque()
         self._number = 0
 
     def take(self, ranges: Sequence[Range]) -> Frozen:
@@ -103,16 +105,21 @@ class History:
                 break
         return due
 
-    def keep(self, start: int, end: int, where: int) -> list[Range]:
-        """The range was saved to `where`: disarm it; returns the parts of it that nobody needed any more."""
-        needed = list(self.armed.within(start, end))
+    def keep(self, start: int, end: int, where: int) -> list[Piece]:
+        """The range was saved to `where`: disarm it; returns pieces that nobody needs, old ones or of this."""
+        saved = list(self.armed.within(start, end))
         self.armed.remove(start, end)
-        for first, last in needed:
-            for lower, upper in _by_cluster(first, last):
-                piece = Piece(lower, upper, self._number, where + lower - start)
-                self._clusters.setdefault(lower // CLUSTER, []).append(piece)
+        spare = [Piece(*gap, self._number, where + gap[0] - start) for gap in _gaps(saved, start, end)]
+        for first, last in (part for r in saved for part in _by_cluster(*r)):
+            piece = Piece(first, last, self._number, where + first - start)
+            if self._wanted(first, last, self._floor(piece), self._number):
+                self._clusters.setdefault(first // CLUSTER, []).append(piece)
                 self._by_age[piece] = None
-        return _gaps(needed, start, end)
+                self._to_review.append(piece)
+            else:
+                spare.append(piece)
+            spare += self._review()
+        return spare
 
     def resolve(self, number: int, start: int, end: int) -> list[Part]:
         """Where snapshot `number` finds the range: (start, end, piece or None for the image), ascending."""
@@ -134,24 +141,21 @@ class History:
         ]
 
     def release(self, frozen: Frozen) -> list[Piece]:
-        """The snapshot is gone: disarm what it alone needed; returns the pieces that nobody needs now.
+        """The snapshot is gone: disarm what it alone covered; returns the pieces that nobody needs now.
 
-        Pieces still being read are dropped too; whoever gives back the last reader frees their space.
+        Pieces still being read are dropped too; whoever gives back the last reader frees their space. Pieces
+        that only this snapshot needed, where others cover the range, are found by later reviews.
         """
         if self.live.pop(frozen.number, None) is None:
             return []
-        suspects: dict[Piece, None] = {}
+        dropped: dict[Piece, None] = {}
         for start, end in frozen.ranges:
-            parts = self.resolve(frozen.number, start, end)
-            suspects |= {piece: None for *_, piece in parts if piece}
             for first, last in self._covered.remove(start, end):
                 self.armed.remove(first, last)
-                suspects |= dict.fromkeys(self._pieces(first, last))
-            self._disarm_known([(first, last) for first, last, piece in parts if piece is None])
-        dropped = [piece for piece in suspects if not self._needed(piece)]
+                dropped |= dict.fromkeys(self._pieces_uncovered(first, last))
         for piece in dropped:
             self._drop(piece)
-        return dropped + self._drop_outdated()
+        return [*dropped, *self._drop_outdated()]
 
     def held(self, frozen: Frozen) -> int:
         """Bytes of pieces that this snapshot reads and no other does (at least)."""
@@ -162,10 +166,19 @@ class History:
             if piece and not self._wanted(first, last, self._floor(piece), piece.number, but=frozen)
         )
 
-    def _needed(self, piece: Piece) -> bool:
-        return self._covered.any(piece.start, piece.end) and self._wanted(
-            piece.start, piece.end, self._floor(piece), piece.number
-        )
+    def _review(self) -> list[Piece]:
+        """Look at two older pieces for each new one, so that what nobody needs never outweighs the rest."""
+        dropped: list[Piece] = []
+        for _ in range(min(2, len(self._to_review))):
+            piece = self._to_review.popleft()
+            if piece.dropped:
+                continue
+            if self._wanted(piece.start, piece.end, self._floor(piece), piece.number):
+                self._to_review.append(piece)
+            else:
+                self._drop(piece)
+                dropped.append(piece)
+        return dropped
 
     def _wanted(self, start: int, end: int, floor: int, number: int, but: Frozen | None = None) -> bool:
         """Whether a live snapshot numbered in (floor, number] covers some of the range; True if in doubt."""
@@ -177,23 +190,15 @@ class History:
 
     def _floor(self, piece: Piece) -> int:
         """Snapshots up to this number find the whole range of the piece in older pieces."""
-        pieces = self._clusters[piece.start // CLUSTER]
-        return _last_whole(
-            pieces[: bisect_left(pieces, piece.number, key=_by_number)], piece.start, piece.end
-        )
+        pieces = self._clusters.get(piece.start // CLUSTER, [])
+        older = pieces[: bisect_left(pieces, piece.number, key=_by_number)]
+        return next((p.number for p in reversed(older) if p.start <= piece.start and piece.end <= p.end), 0)
 
-    def _disarm_known(self, parts: Sequence[Range]) -> None:
-        """Disarm the parts of a released snapshot that the others have in pieces already."""
-        for start, end in parts:
-            for cluster in self._clusters.irange(start // CLUSTER, (end - 1) // CLUSTER):
-                first, last = max(start, cluster * CLUSTER), min(end, (cluster + 1) * CLUSTER)
-                floor = _last_whole(self._clusters[cluster], first, last)
-                if floor and not self._wanted(first, last, floor, self._number):
-                    self.armed.remove(first, last)
-
-    def _pieces(self, start: int, end: int) -> Iterator[Piece]:
+    def _pieces_uncovered(self, start: int, end: int) -> Iterator[Piece]:
         for cluster in self._clusters.irange(start // CLUSTER, (end - 1) // CLUSTER):
-            yield from (p for p in self._clusters[cluster] if p.start < end and start < p.end)
+            for piece in self._clusters[cluster]:
+                if piece.start < end and start < piece.end and not self._covered.any(piece.start, piece.end):
+                    yield piece
 
     def _drop(self, piece: Piece) -> None:
         cluster = piece.start // CLUSTER
@@ -243,8 +248,3 @@ def _search(pieces: Sequence[Piece], number: int, start: int, end: int) -> Itera
         missing = still_missing
         if not missing:
             return
-
-
-def _last_whole(pieces: Sequence[Piece], start: int, end: int) -> int:
-    """The number of the newest of the pieces that has the whole range, or 0."""
-    return next((p.number for p in reversed(pieces) if p.start <= start and end <= p.end), 0)

@@ -29,21 +29,24 @@ def total(buffers: Sequence[memoryview | bytes]) -> int:
 
 
 class HostFile:
-    """A file descriptor that it owns, and what this file turned out not to support."""
+    """A file descriptor that it owns, and what this file turned out not to support.
+
+    Where a method asks for the `length` of its buffers, that is what `total` says of them: callers know it.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._nowait = True
         self._lacking: set[int] = set()
 
-    def read(self, offset: int, into: Sequence[memoryview]) -> None:
+    def read(self, offset: int, into: Sequence[memoryview], length: int) -> None:
         """Fill all buffers from `offset` on.
 
         Raises:
             OSError: the host failed, or the file ends before the buffers do (somebody shrank it).
         """
         done = os.preadv(self.fd, into, offset) if len(into) <= IOV_MAX else 0
-        if done == total(into):
+        if done == length:
             return
         while rest := _after(into, done):
             step = os.preadv(self.fd, rest, offset + done)
@@ -51,13 +54,13 @@ class HostFile:
                 raise OSError(errno.EIO, "the image is shorter than it was when it was opened")
             done += step
 
-    def try_read(self, offset: int, into: Sequence[memoryview]) -> bool:
+    def try_read(self, offset: int, into: Sequence[memoryview], length: int) -> bool:
         """Fill all buffers only if the page cache has the data; False leaves them in an unknown state."""
         if not self._nowait:
-            self.read(offset, into)
+            self.read(offset, into, length)
             return True
         try:
-            return os.preadv(self.fd, into, offset, os.RWF_NOWAIT) == total(into)
+            return os.preadv(self.fd, into, offset, os.RWF_NOWAIT) == length
         except BlockingIOError:
             return False
         except OSError as error:
@@ -67,10 +70,10 @@ class HostFile:
                 raise
             return False
 
-    def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
+    def write(self, offset: int, data: Sequence[memoryview | bytes], length: int) -> None:
         """Write all buffers from `offset` on. Raises OSError, after perhaps a part was written."""
         done = os.pwritev(self.fd, data, offset) if len(data) <= IOV_MAX else 0
-        if done == total(data):
+        if done == length:
             return
         while rest := _after(data, done):
             step = os.pwritev(self.fd, rest, offset + done)
@@ -139,7 +142,7 @@ class HostFile:
     def _write_zeroes(self, offset: int, length: int) -> None:
         while length > 0:
             step = min(length, len(_ZEROES))
-            self.write(offset, [memoryview(_ZEROES)[:step]])
+            self.write(offset, [memoryview(_ZEROES)[:step]], step)
             offset, length = offset + step, length - step
 
 

@@ -6,6 +6,7 @@ which ranges are armed and covered, `side.py` which space is free.
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -44,17 +45,22 @@ class RangeSet:
         index = self._ends.bisect_left(end)
         return bool(index and self._ends.peekitem(index - 1)[1] > start)
 
-    def add(self, start: int, end: int) -> Range | None:
-        """Put the range in; returns the maximal range that it became part of (None if it was empty)."""
+    def gap(self, start: int, end: int) -> Range:
+        """The largest range around this one, which is not in the set, that is not in the set either."""
+        below = next(self._ends.irange(None, start, reverse=True), None)
+        above = next(self._ends.irange(end), sys.maxsize)
+        return (0 if below is None else self._ends[below]), above
+
+    def add(self, start: int, end: int) -> None:
+        """Put the range in."""
         if start >= end:
-            return None
+            return
         for first in list(self._ends.irange(self._first_reaching(start), end)):
             last = self._ends[first]
             if last >= start:  # touching ranges join
                 del self._ends[first]
                 start, end = min(start, first), max(end, last)
         self._ends[start] = end
-        return start, end
 
     def remove(self, start: int, end: int) -> None:
         """Take the range out, as far as it is in."""

@@ -107,7 +107,7 @@ class FileSnapshot:
             at = start - offset
             with self._vault.borrow(self._locate(start, length)) as fragments:
                 for fragment in fragments:
-                    fragment.file.read(fragment.offset, [into[at : at + fragment.length]])
+                    fragment.file.read(fragment.offset, [into[at : at + fragment.length]], fragment.length)
                     at += fragment.length
 
     def copy_to(self, offset: int, destination: Disk, destination_offset: int, length: int) -> CopyMethod:
