@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,11 +100,14 @@ def fill(disk: DirectDisk, offset: int, length: int, progress: Callable[[int], N
     """Fill a stretch with random bytes, new at every call; their SHA-256 as they were given to the disk."""
     digest = hashlib.sha256()
     buffer = mmap.mmap(-1, CHUNK)
-    for position in range(0, length, CHUNK):
-        buffer[:] = os.urandom(CHUNK)
-        disk.write(offset + position, buffer)
-        digest.update(buffer)
-        progress(position + CHUNK)
+    with ThreadPoolExecutor(1) as pool:  # the next bytes are made while these are written and hashed
+        coming = pool.submit(os.urandom, CHUNK)
+        for position in range(0, length, CHUNK):
+            buffer[:] = coming.result()
+            coming = pool.submit(os.urandom, CHUNK)
+            disk.write(offset + position, buffer)
+            digest.update(buffer)
+            progress(position + CHUNK)
     return digest.hexdigest()
 
 
@@ -145,16 +149,20 @@ def check_copy(nodes: Nodes, length: int, progress: Progress) -> dict[str, objec
     overwrite(source, SOURCE_OFFSET, length, step("overwriting the source"))
     after = source.sha256(SOURCE_OFFSET, length, step("reading the source again"))
     copy.write(TOKEN_DESTINATION_OFFSET, step("writing by token"))
+    plain_offset = TOKEN_DESTINATION_OFFSET + length
+    plain = plain_copy(source, destination, plain_offset, length)
+    with ThreadPoolExecutor(2) as pool:  # two at a time: hashing is what takes long
+        arrived = pool.submit(
+            destination.sha256, TOKEN_DESTINATION_OFFSET, length, step("reading the destination")
+        )
+        through_blk = pool.submit(blk.sha256, TOKEN_DESTINATION_OFFSET, length, step("reading by virtio-blk"))
+        plain_arrived = pool.submit(destination.sha256, plain_offset, length, step("checking the plain copy"))
+    if plain_arrived.result() != after:
+        raise DiskError("the copy by plain read and write is not like its source")
     hashes = {
         "source_before": before,
         "source_after": after,
-        "destination": destination.sha256(TOKEN_DESTINATION_OFFSET, length, step("reading the destination")),
-        "destination_through_blk": blk.sha256(
-            TOKEN_DESTINATION_OFFSET, length, step("reading it by virtio-blk")
-        ),
+        "destination": arrived.result(),
+        "destination_through_blk": through_blk.result(),
     }
-    plain_offset = TOKEN_DESTINATION_OFFSET + length
-    plain = plain_copy(source, destination, plain_offset, length)
-    if destination.sha256(plain_offset, length, step("checking the plain copy")) != after:
-        raise DiskError("the copy by plain read and write is not like its source")
     return {"sha256": hashes, "token_copy": vars(copy.cost()), "plain_copy": vars(plain)}
