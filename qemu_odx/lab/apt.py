@@ -21,6 +21,7 @@ KEYRINGS = {
 }
 COMPONENTS = {"main", "universe"}
 TARGET_FORMAT = "$(ORIGIN) $(REPO_URI) $(RELEASE) $(CODENAME) $(COMPONENT)"
+EVEN_UNFETCHED = "APT::Get::IndexTargets::Filtered=false"  # else a machine before its first update has none
 # Settings that decide whether the mirror can be reached at all: proxies, certificates, old snapshots.
 CARRIED_SETTING = re.compile(r"^Acquire::(https?::|Check-)")
 
@@ -31,7 +32,15 @@ def source_lines(host: Host) -> str:
     Raises:
         LabError: this machine has no source of its own distribution.
     """
-    command = ["apt-get", "indextargets", "--format", TARGET_FORMAT, "Created-By: Packages"]
+    command = [
+        "apt-get",
+        "indextargets",
+        "-o",
+        EVEN_UNFETCHED,
+        "--format",
+        TARGET_FORMAT,
+        "Created-By: Packages",
+    ]
     lines = {_source_line(target, host) for target in _output(command)} - {""}
     if not lines:
         raise LabError(

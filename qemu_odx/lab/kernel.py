@@ -28,7 +28,7 @@ ELF = b"\x7fELF"
 
 
 def unpack_kernel(vmlinuz: Path, target: Path) -> bool:
-    """Write the ELF kernel inside `vmlinuz` to `target`; False, and nothing written, if its packing is unknown."""
+    """Write the ELF kernel inside `vmlinuz` to `target`; False if its packing is unknown."""
     kernel = _unpack(_payload(vmlinuz.read_bytes()))
     if not kernel.startswith(ELF):
         return False

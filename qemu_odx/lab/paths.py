@@ -1,10 +1,11 @@
 """Where the lab finds its recipes and guest scripts, and where it keeps images and logs.
 
-May import: errors. In a checkout the recipes lie beside the package; a wheel carries them inside it.
+May import: errors. In a checkout the recipes lie beside the package; a wheel brings them to `share`.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
@@ -20,8 +21,7 @@ def data_folder(name: str) -> Path:
     Raises:
         LabError: the installation is incomplete.
     """
-    package = Path(__file__).parents[1]
-    for parent in (package / "_data", package.parent):
+    for parent in (Path(__file__).parents[2], Path(sys.prefix) / "share" / APPLICATION):
         if (parent / name).is_dir():
             return parent / name
     raise LabError(f"this installation has no folder {name}", "install the package again")
