@@ -56,6 +56,6 @@ class Quotas:
 
     tokens: int = 65536
     tokens_per_nexus: int = 16384
-    tombstones: int = 65536
+    tombstones: int = 16384
     results: int = 1024
     copies_per_nexus: int = 16

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 P = TypeVar("P")
 
+REMEMBERED_AT_LEAST = 3600.0
+"""Seconds for which the cause of a token's death is known: at least twice its life (SPC-4 5.17.6.5)."""
+
 
 class Fault(Enum):
     """Why a token cannot be used; the value is the ASCQ under ASC 23h (SPC-4 annex D)."""
@@ -233,8 +236,7 @@ class TokenRegistry(Generic[P]):
         self._owned[token.owner] -= 1
         if not self._owned[token.owner]:
             del self._owned[token.owner]
-        # Twice the lifetime, as SPC-4 5.17.6.5 advises; the quota bounds it.
-        remember = 2 * max(token.inactivity_timeout, 1)
+        remember = max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
         self._dead[token.identifier] = _Tombstone(token.data, cause, self.clock() + remember)
         while len(self._dead) > self.quotas.tombstones:
             self._dead.popitem(last=False)

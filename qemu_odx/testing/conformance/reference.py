@@ -13,9 +13,10 @@ from qemu_odx.disk.memory import memory_disk
 from qemu_odx.target.lun import LogicalUnit
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.policy import Policy
-from qemu_odx.target.port import Reply, Task
+from qemu_odx.target.port import Task
 from qemu_odx.target.target import Target
 from qemu_odx.testing.clock import VirtualClock
+from qemu_odx.testing.initiator import Answer, Initiator
 from qemu_odx.testing.runner import HeldRunner, InlineRunner
 from qemu_odx.tokens.limits import Limits, Quotas
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from qemu_odx.disk.file import FileDisk
+    from qemu_odx.target.port import Reply
 
 DATA_IN_ROOM = 1 << 20
 """Bytes offered for data-in: more than any allocation length of a vector."""
@@ -53,14 +55,6 @@ class TargetDescription(TypedDict):
 
     lus: list[UnitDescription]
     limits: LimitsDescription
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came back for a command: the reply, and the data-in."""
-
-    reply: Reply
-    data_in: bytes
 
 
 @dataclass(slots=True)
@@ -113,7 +107,11 @@ class ReferenceTarget:
         self.disks[number] = disk
         return LogicalUnit(number, disk, DiskQueue(disk, InlineRunner()), bytes.fromhex(item["naa"]), limits)
 
-    def command(self, nexus: str, lun: int, cdb: bytes, data_out: bytes) -> Outcome:
+    def initiator(self, nexus: str = "I0") -> Initiator:
+        """An initiator on an I_T nexus of this target."""
+        return Initiator(lambda lun, cdb, data_out: self.command(nexus, lun, cdb, data_out))
+
+    def command(self, nexus: str, lun: int, cdb: bytes, data_out: bytes) -> Answer:
         """Send a command and wait for it; copies in the background stay where they are."""
         room = memoryview(bytearray(DATA_IN_ROOM))
         replies: list[Reply] = []
@@ -121,7 +119,8 @@ class ReferenceTarget:
         self.target.submit(task)
         while not replies:
             self.background.step()
-        return Outcome(replies[0], bytes(room[: replies[0].data_in_length]))
+        reply = replies[0]
+        return Answer(reply.status, reply.sense, bytes(room[: reply.data_in_length]))
 
     def read(self, lun: int, lba: int, blocks: int) -> bytes:
         """Blocks of a logical unit, as they are."""

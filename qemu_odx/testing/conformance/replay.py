@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.testing.conformance.reference import Outcome, ReferenceTarget
+from qemu_odx.testing.conformance.reference import ReferenceTarget
 from qemu_odx.wire.scsi import sense
 from qemu_odx.wire.scsi.sense import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qemu_odx.testing.initiator import Answer
 
 Step = dict[str, Any]
 """One step as it stands in the file."""
@@ -81,15 +83,15 @@ class _Replay:
             self._command({**self.previous, "cdb": cdb.hex()})
 
     def _command(self, step: Step) -> None:
-        outcome = self.reference.command(
+        answer = self.reference.command(
             step.get("nexus", "I0"), step.get("lun", 0), bytes.fromhex(step["cdb"]), self._data_out(step)
         )
         if "status" in step:
-            _compare_status(step, outcome)
-            _compare_data(step, outcome)
+            _compare_status(step, answer)
+            _compare_data(step, answer)
         if "save" in step:
             place = step["save"]
-            self.saved[place["name"]] = outcome.data_in[place["offset"] : place["offset"] + place["length"]]
+            self.saved[place["name"]] = answer.data[place["offset"] : place["offset"] + place["length"]]
 
     def _data_out(self, step: Step) -> bytes:
         data = bytearray.fromhex(step.get("data_out", ""))
@@ -116,9 +118,9 @@ _EVENTS: dict[str, Callable[[ReferenceTarget, Step], None]] = {
 }
 
 
-def _compare_status(step: Step, outcome: Outcome) -> None:
-    got = Status(outcome.reply.status).name.replace("_", " ")
-    found = sense.parse(outcome.reply.sense)
+def _compare_status(step: Step, answer: Answer) -> None:
+    got = Status(answer.status).name.replace("_", " ")
+    found = sense.parse(answer.sense)
     if got != step["status"]:
         raise MismatchError(f"status {got}{f' ({found.name})' if found else ''}, expected {step['status']}")
     wanted = step.get("sense")
@@ -130,7 +132,7 @@ def _compare_status(step: Step, outcome: Outcome) -> None:
         raise MismatchError(f"sense {found.name}, expected {wanted['text']}")
     if wanted.get("information") is not None and found.information != wanted["information"]:
         raise MismatchError(f"INFORMATION {found.information}, expected {wanted['information']}")
-    _compare_pointer(wanted, outcome.reply.sense)
+    _compare_pointer(wanted, answer.sense)
 
 
 def _compare_pointer(wanted: Step, data: bytes) -> None:
@@ -140,12 +142,12 @@ def _compare_pointer(wanted: Step, data: bytes) -> None:
         raise MismatchError(f"field pointer at byte {got.byte}, expected {expected['byte']}")
 
 
-def _compare_data(step: Step, outcome: Outcome) -> None:
-    if "data_in_len" in step and len(outcome.data_in) != step["data_in_len"]:
-        raise MismatchError(f"{len(outcome.data_in)} bytes of data-in, expected {step['data_in_len']}")
+def _compare_data(step: Step, answer: Answer) -> None:
+    if "data_in_len" in step and len(answer.data) != step["data_in_len"]:
+        raise MismatchError(f"{len(answer.data)} bytes of data-in, expected {step['data_in_len']}")
     if "data_in" not in step:
         return
-    wanted, got = bytearray.fromhex(step["data_in"]), bytearray(outcome.data_in)
+    wanted, got = bytearray.fromhex(step["data_in"]), bytearray(answer.data)
     for free in step.get("data_in_free", ()):
         place = slice(free["offset"], free["offset"] + free["length"])
         wanted[place] = bytes(len(wanted[place]))
