@@ -1,0 +1,1 @@
+"""Shipped to users: clock, runners, guest driver, front end, initiator, oracle, conformance kit."""
