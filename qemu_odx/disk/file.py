@@ -67,10 +67,13 @@ def open_disk(
         raise DiskError(
             f"serial={serial!r} of disk {name} is not possible: use 1 to 20 printable ASCII characters"
         )
+    existed = path.exists()
     image = open_image(path, size=size, block_size=block_size, readonly=readonly)
     disk = FileDisk(name, image, serial=serial, block_size=block_size, readonly=readonly, snapshots=snapshots)
     if snapshots == "reflink" and not isinstance(disk.vaults(), Reflink):
         disk.close()
+        if not existed:
+            path.unlink()
         raise DiskError(
             f"{path}: its file system has no reflink: use XFS or btrfs, or another snapshot policy"
         )

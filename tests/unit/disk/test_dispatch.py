@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.disk.dispatch import INLINE_LIMIT, DiskQueue
+from qemu_odx.disk.memory import memory_disk
+from qemu_odx.testing.runner import HeldRunner, InlineRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qemu_odx.disk.file import FileDisk
+
+
+@pytest.fixture
+def disk() -> Iterator[FileDisk]:
+    """1 MiB in memory."""
+    disk = memory_disk("m", 1 << 20)
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def runner() -> HeldRunner:
+    """A runner whose jobs wait."""
+    return HeldRunner()
+
+
+@pytest.fixture
+def queue(disk: FileDisk, runner: HeldRunner) -> DiskQueue:
+    """A queue whose slow work waits for the test."""
+    return DiskQueue(disk, runner)
+
+
+def test_small_writes_and_cached_reads_are_done_at_once(
+    queue: DiskQueue, runner: HeldRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No hand-off for them."""
+    done: list[int] = []
+    queue.write(0, [b"x" * INLINE_LIMIT], done.append)
+    monkeypatch.setattr(queue.disk, "try_read", lambda _offset, into: into[0].__setitem__(0, 7) is None)
+    into = bytearray(512)
+    queue.read(0, [memoryview(into)], done.append)
+    assert (done, into[0], len(runner), queue.idle) == ([0, 0], 7, 0, True)
+
+
+def test_a_read_miss_goes_to_a_worker(
+    queue: DiskQueue, runner: HeldRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is done until the worker was there."""
+    queue.disk.write(0, [b"x" * 512])
+    monkeypatch.setattr(queue.disk, "try_read", lambda *_: False)
+    done: list[int] = []
+    into = bytearray(512)
+    queue.read(0, [memoryview(into)], done.append)
+    assert (done, queue.idle, len(runner)) == ([], False, 1)
+    runner.step()
+    assert (done, queue.idle, into) == ([0], True, b"x" * 512)
+
+
+def test_large_reads_and_writes_go_to_a_worker(queue: DiskQueue, runner: HeldRunner) -> None:
+    """One byte above the limit is large."""
+    done: list[int] = []
+    data = os.urandom(INLINE_LIMIT + 1)
+    queue.write(0, [data[:9], data[9:]], done.append)
+    assert done == []
+    runner.step()
+    into = bytearray(INLINE_LIMIT + 1)
+    queue.read(0, [memoryview(into)], done.append)
+    assert done == [0]
+    runner.step()
+    assert (done, into) == ([0, 0], data)
+
+
+def test_flush_discard_and_zeroes_go_to_a_worker(queue: DiskQueue, runner: HeldRunner) -> None:
+    """They may take as long as the host likes."""
+    queue.disk.write(0, [b"x" * 4096])
+    done: list[int] = []
+    queue.flush(done.append)
+    queue.discard(0, 512, done.append)
+    queue.write_zeroes(1024, 512, done.append, unmap=False)
+    queue.write_zeroes(2048, 512, done.append, unmap=True)
+    assert (done, len(runner)) == ([], 4)
+    runner.run_all()
+    now = bytearray(4096)
+    queue.disk.read(0, [memoryview(now)])
+    x, o = b"x" * 512, bytes(512)
+    assert (done, now) == ([0, 0, 0, 0], o + x + o + x + o + x + x + x)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("operation", ["read", "write"])
+def test_a_host_error_is_its_errno(queue: DiskQueue, runner: HeldRunner, operation: str, large: bool) -> None:
+    """Inline and on a worker."""
+    done: list[int] = []
+    data = [memoryview(bytearray(INLINE_LIMIT + 512 if large else 512))]
+    getattr(queue, operation)(queue.disk.size, data, done.append)
+    runner.run_all()
+    assert done == [errno.EINVAL]
+
+
+def test_any_other_failure_of_a_job_is_an_io_error(
+    queue: DiskQueue, runner: HeldRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in a disk must not lose a guest's request."""
+
+    def broken() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(queue.disk, "flush", broken)
+    done: list[int] = []
+    queue.flush(done.append)
+    runner.step()
+    assert (done, queue.idle) == ([errno.EIO], True)
+
+
+def test_drain_calls_back_after_the_last_request(queue: DiskQueue, runner: HeldRunner) -> None:
+    """And after that request's own end was told."""
+    events: list[object] = []
+    queue.flush(events.append)
+    queue.flush(events.append)
+    queue.drain(lambda: events.append("idle"))
+    runner.step()
+    assert events == [0]
+    runner.step()
+    assert events == [0, 0, "idle"]
+
+
+def test_drain_of_an_idle_queue_calls_back_at_once(queue: DiskQueue) -> None:
+    """There is nothing to wait for."""
+    events: list[str] = []
+    queue.drain(lambda: events.append("idle"))
+    assert events == ["idle"]
+
+
+def test_a_request_made_at_the_end_of_another_is_waited_for(queue: DiskQueue, runner: HeldRunner) -> None:
+    """Draining means that nothing is left, whoever asked for it."""
+    events: list[object] = []
+    queue.flush(lambda _: queue.flush(events.append))
+    queue.drain(lambda: events.append("idle"))
+    runner.step()
+    assert events == []
+    runner.step()
+    assert events == [0, "idle"]
+
+
+def test_an_inline_runner_finishes_within_the_call(disk: FileDisk) -> None:
+    """Result and exception alike."""
+    done: list[int] = []
+    queue = DiskQueue(disk, InlineRunner())
+    queue.flush(done.append)
+    queue.discard(disk.size, 512, done.append)
+    assert (done, queue.idle) == ([0, errno.EINVAL], True)
