@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PREFIX = "qemu-odx-"
 LOCK = "lock"
-LONGEST_BASE = 60  # bytes; a socket's path has at most 107 (sun_path in unix(7))
+LONGEST_BASE = 75  # bytes; a socket's path has at most 107 (sun_path in unix(7))
 KEPT_RUNS = 10
 
 

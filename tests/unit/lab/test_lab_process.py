@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +19,9 @@ from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.process import ManagedProcess
 from qemu_odx.lab.run_folder import PREFIX, RunFolder
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 STARTS_A_SLEEPER = """
 import sys, time
 from pathlib import Path
@@ -24,6 +29,13 @@ from qemu_odx.lab.process import ManagedProcess
 print(ManagedProcess("sleeper", ["sleep", "600"], Path(sys.argv[1])).pid, flush=True)
 time.sleep(600)
 """
+
+
+@pytest.fixture
+def base() -> Iterator[Path]:
+    """A folder whose path is short enough for sockets, which that of `tmp_path` may not be."""
+    with tempfile.TemporaryDirectory(prefix="t") as folder:
+        yield Path(folder)
 
 
 def alive(pid: int) -> bool:
@@ -86,20 +98,20 @@ def test_missing_setpriv_names_the_cure(tmp_path: Path, monkeypatch: pytest.Monk
         ManagedProcess("sleeper", ["sleep", "600"], tmp_path / "log")
 
 
-def test_folder_is_removed(tmp_path: Path) -> None:
+def test_folder_is_removed(base: Path) -> None:
     """Nothing of a run stays."""
-    with RunFolder(tmp_path) as run:
+    with RunFolder(base) as run:
         (run.path / "d0.img").write_bytes(b"data")
-    assert list(tmp_path.iterdir()) == []
+    assert list(base.iterdir()) == []
 
 
-def test_abandoned_folder_is_removed_by_the_next_run(tmp_path: Path) -> None:
+def test_abandoned_folder_is_removed_by_the_next_run(base: Path) -> None:
     """A folder without a living owner goes; one in use stays."""
-    abandoned = tmp_path / f"{PREFIX}abandoned"
+    abandoned = base / f"{PREFIX}abandoned"
     abandoned.mkdir()
     (abandoned / "lock").touch()
-    with RunFolder(tmp_path) as first, RunFolder(tmp_path) as second:
-        assert {path.name for path in tmp_path.iterdir()} == {first.path.name, second.path.name}
+    with RunFolder(base) as first, RunFolder(base) as second:
+        assert {path.name for path in base.iterdir()} == {first.path.name, second.path.name}
 
 
 def test_folder_leaves_room_for_socket_names(tmp_path: Path) -> None:
