@@ -20,29 +20,38 @@ from qemu_odx.server.options import ConfigError
 _FAILED, _USAGE = 1, 2
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
-_EPILOG = """\
-Two disks as two logical units of one SCSI device, the second one also as a virtio-blk device:
+_EXAMPLES = """\
+ Two disks as two logical units of one SCSI device, the second one also as a
+ virtio-blk device:
 
-    qemu-odx serve --disk id=d0,path=a.img,size=1G --disk id=d1,path=b.img \\
-      --export type=vhost-user-scsi,socket=s.sock,lun0=d0,lun1=d1 \\
-      --export type=vhost-user-blk,socket=b.sock,disk=d1
+   qemu-odx serve \\
+     --disk id=d0,path=a.img,size=1G --disk id=d1,path=b.img \\
+     --export type=vhost-user-scsi,socket=s.sock,lun0=d0,lun1=d1 \\
+     --export type=vhost-user-blk,socket=b.sock,disk=d1
 
-QEMU needs shared guest memory for it:
+ QEMU needs shared guest memory for it:
 
-    qemu-system-x86_64 -machine q35,memory-backend=mem -m 1G \\
-      -object memory-backend-memfd,id=mem,size=1G,share=on \\
-      -chardev socket,id=s,path=s.sock -device vhost-user-scsi-pci,chardev=s \\
-      -chardev socket,id=b,path=b.sock,reconnect=1 -device vhost-user-blk-pci,chardev=b
+   qemu-system-x86_64 -machine q35,memory-backend=mem -m 1G \\
+     -object memory-backend-memfd,id=mem,size=1G,share=on \\
+     -chardev socket,id=s,path=s.sock \\
+     -device vhost-user-scsi-pci,chardev=s \\
+     -chardev socket,id=b,path=b.sock,reconnect=1 \\
+     -device vhost-user-blk-pci,chardev=b
 
-Start them in any order; QEMU may leave and come back. SIGTERM or Ctrl-C ends the server: it finishes what is
-in flight, flushes, removes its sockets and exits 0. A comma inside a value is written twice.
+ Start them in any order; QEMU may leave and come back. SIGTERM or Ctrl-C ends
+ the server: it finishes what is in flight, flushes, removes its sockets and
+ exits 0. A comma inside a value is written twice.
 """
 
 
-@click.command(
-    epilog="\b\n" + _EPILOG.replace("\n\n", "\n\n\b\n"),
-    context_settings={"max_content_width": 110},
-)
+class _WithExamples(click.RichCommand):
+    """Help that ends in text to copy, so its lines stay as they are."""
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(_EXAMPLES)
+
+
+@click.command(cls=_WithExamples)
 @click.option(
     "--disk",
     "disks",

@@ -182,6 +182,7 @@ class FrontEnd:
 
     def resume(self) -> None:
         """Connect and start again after a lost connection, going on from what the used rings say."""
+        self.lose()
         self.connect(again=True)
         for vring, queue in zip(self.vrings, self.queues, strict=True):
             vring.base = (queue.last_used + queue.used_pending()) & 0xFFFF
@@ -221,10 +222,7 @@ class FrontEnd:
     def enable(self, index: int, *, on: bool) -> None:
         """SET_VRING_ENABLE, acknowledged as QEMU 10.0 wants it, or not as 7.2 does."""
         payload = VringState(index, int(on)).pack()
-        if self._modern and self.has(ProtocolFeature.REPLY_ACK):
-            self.acknowledged(Request.SET_VRING_ENABLE, payload)
-        else:
-            self.send(Request.SET_VRING_ENABLE, payload)
+        (self.tell if self._modern else self.send)(Request.SET_VRING_ENABLE, payload)
 
     def get_config(self, offset: int, size: int) -> bytes:
         """Read the device's configuration space."""
@@ -262,6 +260,10 @@ class FrontEnd:
         (result,) = U64.unpack(self.reply(request)[0])
         if result:
             raise RefusedError(f"{request_name(request)} was refused ({result})")
+
+    def tell(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
+        """Send a message, and wait for its acknowledgement if that was negotiated."""
+        (self.acknowledged if self.has(ProtocolFeature.REPLY_ACK) else self.send)(request, payload, fds)
 
     def request(self, request: int, payload: bytes = b"") -> bytes:
         """Send a message that has a reply of its own; the reply's payload."""
@@ -326,8 +328,7 @@ class FrontEnd:
     def _offer_backend_socket(self) -> None:
         self._backend, theirs = socket.socketpair()
         with theirs:
-            send = self.acknowledged if self.has(ProtocolFeature.REPLY_ACK) else self.send
-            send(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
+            self.tell(Request.SET_BACKEND_REQ_FD, b"", [theirs.fileno()])
 
     def _share_inflight(self) -> None:
         """First start: let the back end make the area. Every start: hand it over."""
@@ -353,7 +354,7 @@ class FrontEnd:
             return
         for region in regions:
             if region.guest_address not in self._sent_regions:
-                self.acknowledged(Request.ADD_MEM_REG, region.pack_single(), [self.ram.fd])
+                self.tell(Request.ADD_MEM_REG, region.pack_single(), [self.ram.fd])
                 self._sent_regions.add(region.guest_address)
 
     def _read(self, size: int) -> tuple[bytes, list[int]]:

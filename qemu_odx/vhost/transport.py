@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.vhost.message import Message, ProtocolError
 from qemu_odx.wire.vhost_user import (
+    FLAG_REPLY,
     HEADER,
     MAX_FDS,
     MAX_PAYLOAD,
@@ -102,8 +103,8 @@ class Channel:
         if have < HEADER.size:
             return HEADER.size - have
         request, flags, size = HEADER.unpack_from(self._data)
-        if flags & VERSION_MASK != VERSION:
-            raise ProtocolError(f"{request_name(request)} has flags {flags:#x}, not version 1")
+        if flags & (VERSION_MASK | FLAG_REPLY) != VERSION:
+            raise ProtocolError(f"{request_name(request)} has flags {flags:#x}: not a request of version 1")
         if size > MAX_PAYLOAD:
             raise ProtocolError(f"{request_name(request)} announces {size} bytes, {MAX_PAYLOAD} at most")
         return HEADER.size + int(size) - have

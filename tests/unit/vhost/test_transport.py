@@ -102,7 +102,7 @@ def test_a_hundred_descriptors_are_refused_and_none_leaks(pair: tuple[socket.soc
     assert open_fds() == before - 1
 
 
-@pytest.mark.parametrize(("flags", "size"), [(0x2, 0), (0x0, 8), (0x1, 4097), (0x1, 0xFFFFFFFF)])
+@pytest.mark.parametrize(("flags", "size"), [(0x2, 0), (0x5, 0), (0x0, 8), (0x1, 4097), (0x1, 0xFFFFFFFF)])
 def test_a_header_that_cannot_be_followed_ends_it(
     pair: tuple[socket.socket, Channel], flags: int, size: int
 ) -> None:

@@ -1,0 +1,58 @@
+"""A virtio-blk guest over our own front end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qemu_odx.testing.frontend import FrontEnd
+from qemu_odx.wire.virtio import blk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qemu_odx.testing.driver import DriverQueue
+
+MIB = 1 << 20
+SIZE = 64 * MIB
+
+
+class Blk:
+    """A virtio-blk guest: a connected, started front end and its requests."""
+
+    def __init__(self, path: str, **options: object) -> None:
+        self.front = FrontEnd(path, **options)  # type: ignore[arg-type]  # handed through
+
+    def go(self) -> Blk:
+        """Connect and start."""
+        self.front.connect()
+        self.front.start()
+        return self
+
+    @property
+    def queue(self) -> DriverQueue:
+        """The first queue."""
+        return self.front.queues[0]
+
+    def request(self, kind: int, sector: int = 0, data: bytes = b"", room: int = 0) -> tuple[int, bytes]:
+        """One request; its status and data."""
+        done = self.queue.execute(blk.HEADER.pack(kind, 0, sector) + data, room + 1)
+        return done.data_in[-1], done.data_in[:-1]
+
+    def write(self, sector: int, data: bytes) -> None:
+        """Write, and insist."""
+        assert self.request(blk.RequestType.OUT, sector, data) == (blk.Status.OK, b"")
+
+    def read(self, sector: int, length: int) -> bytes:
+        """Read, and insist."""
+        status, data = self.request(blk.RequestType.IN, sector, room=length)
+        assert status == blk.Status.OK
+        return data
+
+
+def eventually(true: Callable[[], bool], what: str) -> None:
+    """Wait for something that a connection's end brings about."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
