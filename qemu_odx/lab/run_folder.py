@@ -46,7 +46,7 @@ class RunFolder:
         kept = Path(tempfile.mkdtemp(prefix=f"{stamp}-", dir=runs))
         for log in self.path.glob("*.log"):
             shutil.copy(log, kept)
-        for old in sorted(runs.iterdir())[:-KEPT_RUNS]:
+        for old in sorted(runs.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-KEPT_RUNS]:
             shutil.rmtree(old, ignore_errors=True)
         return kept
 
