@@ -49,13 +49,16 @@ class Quotas:
     Attributes:
         tokens: live tokens of the whole copy manager.
         tokens_per_nexus: live tokens minted over one nexus.
-        tombstones: dead tokens remembered, so that expired, deleted and cancelled can be told from unknown.
+        pinned_bytes: bytes that the live tokens of one nexus stand for: the most old data they can pin.
+        tombstones: dead tokens of one nexus that are remembered, so that expired, deleted and cancelled can be told
+            from unknown.
         results: finished copy operations kept for RECEIVE ROD TOKEN INFORMATION, per nexus.
         copies_per_nexus: copy operations of one nexus that run at once.
     """
 
     tokens: int = 65536
     tokens_per_nexus: int = 16384
+    pinned_bytes: int = 1 << 50
     tombstones: int = 16384
     results: int = 1024
     copies_per_nexus: int = 16

@@ -7,9 +7,9 @@ that into sense.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import hmac
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -78,9 +78,28 @@ class Token(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class _Tombstone:
-    data: bytes
+    """A dead token: enough to recognise it, nothing of its secret (SPC-4 5.17.6.5 takes SHA-256 for a match)."""
+
+    secret: bytes
+    whole: bytes
     cause: Fault
+    owner: Hashable
     forget_at: float
+
+    def matches(self, data: bytes) -> Fault:
+        """The cause of death if these are the token's bytes."""
+        if not hmac.compare_digest(self.secret, _digest(data[rod_token.SECRET_OFFSET :])):
+            return Fault.UNKNOWN
+        return self.cause if hmac.compare_digest(self.whole, _digest(data)) else Fault.CORRUPT
+
+
+@dataclass(slots=True)
+class _Account:
+    """What one I_T nexus holds."""
+
+    tokens: int = 0
+    length: int = 0
+    graves: dict[int, None] = field(default_factory=dict)  # identifiers of dead tokens, oldest first
 
 
 @dataclass(slots=True)
@@ -99,8 +118,8 @@ class TokenRegistry(Generic[P]):
     quotas: Quotas
     released: Callable[[P], None]
     _live: dict[int, Token[P]] = field(default_factory=dict)
-    _owned: dict[Hashable, int] = field(default_factory=dict)
-    _dead: OrderedDict[int, _Tombstone] = field(default_factory=OrderedDict)
+    _accounts: dict[Hashable, _Account] = field(default_factory=dict)
+    _dead: dict[int, _Tombstone] = field(default_factory=dict)
     _deadlines: list[tuple[float, int]] = field(default_factory=list)
     _nonce: int = 0
     _minted: int = 0
@@ -115,11 +134,15 @@ class TokenRegistry(Generic[P]):
     def __iter__(self) -> Iterator[Token[P]]:
         return iter(tuple(self._live.values()))
 
-    def room(self, owner: Hashable) -> bool:
-        """True if one more token may be minted for this nexus."""
+    def room(self, owner: Hashable, length: int) -> bool:
+        """True if one more token of `length` bytes may be minted for this nexus."""
         self.expire()
-        fits = len(self._live) < self.quotas.tokens
-        return fits and self._owned.get(owner, 0) < self.quotas.tokens_per_nexus
+        account, quotas = self._accounts.get(owner) or _Account(), self.quotas
+        return (
+            len(self._live) < quotas.tokens
+            and account.tokens < quotas.tokens_per_nexus
+            and account.length + length <= quotas.pinned_bytes
+        )
 
     def next_identifier(self) -> int:
         """A COPY MANAGER ROD TOKEN IDENTIFIER not used before: boot nonce, then a counter."""
@@ -151,7 +174,9 @@ class TokenRegistry(Generic[P]):
             now + lifetime,
         )
         self._live[header.identifier] = token
-        self._owned[owner] = self._owned.get(owner, 0) + 1
+        account = self._accounts.setdefault(owner, _Account())
+        account.tokens += 1
+        account.length += header.length
         self._schedule(token)
         return token
 
@@ -166,14 +191,15 @@ class TokenRegistry(Generic[P]):
         if rod_token.rod_type(data) not in MINTED_TYPES:
             return Fault.UNSUPPORTED_TYPE
         identifier = rod_token.identifier(data)
-        known = self._live.get(identifier) or self._dead.get(identifier)
-        if known is None or not _same_secret(known.data, data):
+        token = self._live.get(identifier)
+        if token is None:
+            grave = self._dead.get(identifier)
+            return grave.matches(data) if grave else Fault.UNKNOWN
+        if not _same_secret(token.data, data):
             return Fault.UNKNOWN
-        if not hmac.compare_digest(known.data, data):
+        if not hmac.compare_digest(token.data, data):
             return Fault.CORRUPT
-        if isinstance(known, _Tombstone):
-            return known.cause
-        return known.doomed or known
+        return token.doomed or token
 
     def hold(self, token: Token[P]) -> None:
         """A copy begins to use the token: it does not expire until `let_go`."""
@@ -218,29 +244,45 @@ class TokenRegistry(Generic[P]):
         now = self.clock()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, identifier = heapq.heappop(self._deadlines)
-            token = self._live.get(identifier)
+            token, grave = self._live.get(identifier), self._dead.get(identifier)
             if token is not None and token.users == 0 and token.deadline <= now:
                 self._bury(token, Fault.EXPIRED)
-        while self._dead and next(iter(self._dead.values())).forget_at <= now:
-            self._dead.popitem(last=False)
+            elif grave is not None and grave.forget_at <= now:
+                self._forget(identifier)
 
     def _schedule(self, token: Token[P]) -> None:
         token.deadline = min(token.deadline, token.end_of_life)
         heapq.heappush(self._deadlines, (token.deadline, token.identifier))
-        if len(self._deadlines) > 64 + 4 * len(self._live):
-            self._deadlines = [(item.deadline, key) for key, item in self._live.items()]
+        if len(self._deadlines) > 64 + 4 * (len(self._live) + len(self._dead)):
+            live = [(item.deadline, key) for key, item in self._live.items()]
+            self._deadlines = live + [(item.forget_at, key) for key, item in self._dead.items()]
             heapq.heapify(self._deadlines)
 
     def _bury(self, token: Token[P], cause: Fault) -> None:
         del self._live[token.identifier]
-        self._owned[token.owner] -= 1
-        if not self._owned[token.owner]:
-            del self._owned[token.owner]
-        remember = max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
-        self._dead[token.identifier] = _Tombstone(token.data, cause, self.clock() + remember)
-        while len(self._dead) > self.quotas.tombstones:
-            self._dead.popitem(last=False)
+        account = self._accounts[token.owner]
+        account.tokens -= 1
+        account.length -= token.length
+        forget_at = self.clock() + max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
+        secret, whole = _digest(token.data[rod_token.SECRET_OFFSET :]), _digest(token.data)
+        self._dead[token.identifier] = _Tombstone(secret, whole, cause, token.owner, forget_at)
+        heapq.heappush(self._deadlines, (forget_at, token.identifier))
+        account.graves[token.identifier] = None
+        if len(account.graves) > self.quotas.tombstones:
+            self._forget(next(iter(account.graves)))
         self.released(token.payload)
+
+    def _forget(self, identifier: int) -> None:
+        """Drop a tombstone: past its time, or one too many of its nexus."""
+        owner = self._dead.pop(identifier).owner
+        account = self._accounts[owner]
+        del account.graves[identifier]
+        if not account.tokens and not account.graves:
+            del self._accounts[owner]
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _same_secret(known: bytes, shown: bytes) -> bool:

@@ -67,7 +67,7 @@ def _field_fault(parsed: PopulateToken, unit: LogicalUnit) -> Sense | None:
 
 def _plan(request: Request, parsed: PopulateToken, identifier: int) -> Plan:
     unit, manager = request.unit, request.manager
-    if not manager.tokens.room(request.nexus):
+    if not manager.tokens.room(request.nexus, total(parsed.ranges) * unit.block_size):
         return manager.no_token_resources()
     if manager.too_busy(request.nexus):
         return sense.INSUFFICIENT_RESOURCES

@@ -176,18 +176,44 @@ def test_quotas_bound_tokens_and_tombstones() -> None:
     """Per nexus, in all, and the dead."""
     life = Fixture(tokens=3, tokens_per_nexus=2, tombstones=2)
     tokens = [life.mint(owner="I0"), life.mint(owner="I0")]
-    assert not life.registry.room("I0")
-    assert life.registry.room("I1")
+    assert not life.registry.room("I0", 1)
+    assert life.registry.room("I1", 1)
     tokens.append(life.mint(owner="I1"))
-    assert not life.registry.room("I2")
+    assert not life.registry.room("I2", 1)
     for token in tokens:
         life.registry.kill(token, Fault.DELETED)
-    assert [life.registry.resolve(token.data) for token in tokens] == [
-        Fault.UNKNOWN,
-        Fault.DELETED,
-        Fault.DELETED,
-    ]
-    assert life.registry.room("I0")
+    assert life.registry.room("I0", 1)
+
+
+def test_the_bytes_that_tokens_of_a_nexus_stand_for_are_bounded() -> None:
+    """An upper bound of the old data that they can pin."""
+    life = Fixture(pinned_bytes=10_000)
+    token = life.mint()
+    assert life.registry.room("I0", 10_000 - 4096)
+    assert not life.registry.room("I0", 10_000 - 4095)
+    assert life.registry.room("I1", 10_000)
+    life.registry.kill(token, Fault.DELETED)
+    assert life.registry.room("I0", 10_000)
+
+
+def test_one_nexus_cannot_push_out_the_tombstones_of_another() -> None:
+    """Each has its own number of them; the oldest of its own goes first."""
+    life = Fixture(tombstones=2)
+    victim = life.mint(owner="I0")
+    flood = [life.mint(owner="I1") for _ in range(5)]
+    for token in (victim, *flood):
+        life.registry.kill(token, Fault.DELETED)
+    assert life.registry.resolve(victim.data) is Fault.DELETED
+    assert [life.registry.resolve(token.data) for token in flood] == [Fault.UNKNOWN] * 3 + [Fault.DELETED] * 2
+
+
+def test_nothing_is_left_of_a_nexus_that_is_gone(life: Fixture) -> None:
+    """Its account ends with its last tombstone."""
+    life.registry.kill(life.mint(owner="gone"), Fault.DELETED)
+    life.clock.advance(REMEMBERED_AT_LEAST + 1)
+    life.registry.expire()
+    assert not life.registry._accounts
+    assert not life.registry._deadlines
 
 
 def test_many_deadlines_do_not_pile_up(life: Fixture) -> None:
