@@ -37,13 +37,13 @@ class RangeSet:
         """The parts of the set inside the range, ascending. The set may not change meanwhile."""
         for first in self._ends.irange(self._first_reaching(start), end, inclusive=(True, False)):
             last = self._ends[first]
-            if last > start:
+            if last > start < end:
                 yield max(first, start), min(last, end)
 
     def overlaps(self, start: int, end: int) -> bool:
         """Whether any byte of the range is in the set."""
         index = self._ends.bisect_left(end)
-        return bool(index and self._ends.peekitem(index - 1)[1] > start)
+        return bool(start < end and index and self._ends.peekitem(index - 1)[1] > start)
 
     def gap(self, start: int, end: int) -> Range:
         """The largest range around this one, which is not in the set, that is not in the set either."""
@@ -64,6 +64,8 @@ class RangeSet:
 
     def remove(self, start: int, end: int) -> None:
         """Take the range out, as far as it is in."""
+        if start >= end:
+            return
         for first in list(self._ends.irange(self._first_reaching(start), end, inclusive=(True, False))):
             last = self._ends[first]
             if last <= start:
@@ -95,9 +97,8 @@ class RangeCounter:
 
     def any(self, start: int, end: int) -> bool:
         """Whether any byte of the range counts more than zero."""
-        return self._before(start + 1) > 0 or any(
-            self._steps[step] > 0 for step in self._steps.irange(start, end, inclusive=(False, False))
-        )
+        inside = self._steps.irange(start, end, inclusive=(False, False))
+        return start < end and (self._before(start + 1) > 0 or any(self._steps[step] for step in inside))
 
     def _change(self, start: int, end: int, by: int) -> list[Range]:
         if start >= end:

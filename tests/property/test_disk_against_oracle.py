@@ -16,11 +16,11 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     invariant,
-    multiple,
     rule,
     run_state_machine_as_test,
 )
 
+from qemu_odx.disk import history
 from qemu_odx.disk.file import FileDisk, open_disk
 from qemu_odx.disk.port import Extent
 
@@ -172,8 +172,13 @@ def check(folder: Path, policy: str, examples: int) -> None:
     )
 
 
-def test_copy_before_write_agrees_with_the_oracle(tmp_path: Path) -> None:
-    """Copy-before-write on whatever file system the tests run."""
+@pytest.mark.parametrize(("cluster", "asked"), [(65536, 64), (4096, 2)])
+def test_copy_before_write_agrees_with_the_oracle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: int, asked: int
+) -> None:
+    """On whatever file system the tests run; also with many small clusters and with doubts about old data."""
+    monkeypatch.setattr(history, "CLUSTER", cluster)
+    monkeypatch.setattr(history, "OTHERS_ASKED", asked)
     check(tmp_path, "copy-before-write", 150)
 
 
