@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from qemu_odx.testing.ram import GuestRam
@@ -59,6 +60,7 @@ class QtestMachine:
         self._process: subprocess.Popen[bytes] | None = None
         self._qmp = QEMUMonitorProtocol(str(Path(self._folder.name, "qmp")), server=True)
         self._lines: socket.socket | None = None
+        self._closed = False
         self._input = b""
         try:
             self._start(program, arguments)
@@ -104,7 +106,10 @@ class QtestMachine:
         return self._running().wait(PATIENCE)
 
     def close(self) -> None:
-        """End QEMU and forget everything."""
+        """End QEMU and forget everything. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -129,7 +134,10 @@ class QtestMachine:
                 stderr=subprocess.STDOUT,
             )
             self._lines = self._accept(listener)
-        self._qmp.accept(PATIENCE)
+        try:
+            self._qmp.accept(PATIENCE)
+        except QMPError as error:
+            raise AssertionError(f"QEMU ended: {self.log()}") from error
 
     def _base_arguments(self, folder: Path) -> list[str]:
         memory = f"memory-backend-file,id=ram,size={self.ram.size},share=on"

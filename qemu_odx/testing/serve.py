@@ -37,6 +37,7 @@ class ServeProcess:
     """
 
     def __init__(self, arguments: Sequence[str], *, cwd: str | os.PathLike[str] | None = None) -> None:
+        self.cwd = Path(cwd or Path.cwd())
         # A file, not a pipe: nobody reads while the server runs, and a full pipe would stop it.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
         self._process = subprocess.Popen(

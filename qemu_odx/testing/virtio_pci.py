@@ -22,7 +22,7 @@ _CAP_MSIX, _CAP_VENDOR = 0x11, 0x09
 _MSIX_ENABLE: Final = 1 << 31
 _COMMON, _NOTIFY, _ISR, _DEVICE = 1, 2, 3, 4
 """cfg_type of a virtio PCI capability (4.1.4)."""
-_BAR_BASE, _BAR_STEP = 0xFE00_0000, 0x1_0000
+_BAR_BASE, _BARS_OF_A_SLOT, _BAR_STEP = 0xF000_0000, 0x10_0000, 0x1_0000
 
 # struct virtio_pci_common_cfg (4.1.4.3): offset and access of each register used here.
 _FEATURE_SELECT, _FEATURE = 0, 4
@@ -167,7 +167,7 @@ class VirtioPci:
         while number < 6:
             register = _BARS + 4 * number
             kind = self._read_pci(register)
-            address = _BAR_BASE + _BAR_STEP * number
+            address = _BAR_BASE + _BARS_OF_A_SLOT * self._slot + _BAR_STEP * number
             bars[number] = address
             self._write_pci(register, address)
             if kind & 0x6 == 0x4:  # 64 bits: the next register is its upper half

@@ -65,6 +65,11 @@ def ring_view(memory: GuestMemory, address: int, length: int, align: int, what: 
     Raises:
         RefusedError: it is not aligned, or not wholly in one shared region.
     """
+    if not memory.regions:
+        raise RefusedError(
+            "the front end shares no guest memory; give QEMU -object memory-backend-memfd,id=mem,size=...,share=on "
+            "and -machine memory-backend=mem"
+        )
     if address % align:
         raise RefusedError(f"the {what} at {address:#x} is not aligned to {align} bytes")
     try:

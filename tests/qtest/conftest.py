@@ -1,0 +1,63 @@
+"""Real QEMU without a guest, on a real `qemu-odx serve`."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.testing.qtest import QtestMachine
+from qemu_odx.testing.serve import ServeProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MIB = 1 << 20
+DISK = "id=d0,path=a.img,size=64M,serial=SERIAL0"
+EXPORTS = (
+    *("--export", "type=vhost-user-blk,socket=b.sock,disk=d0"),
+    *("--export", "type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+    "-vv",
+)
+
+
+@pytest.fixture(autouse=True)
+def _qemu() -> None:
+    """Skip where there is no QEMU."""
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., ServeProcess]]:
+    """Starts the server, again and again if need be."""
+    running: list[ServeProcess] = []
+
+    def start(disk: str = DISK) -> ServeProcess:
+        running.append(ServeProcess(["--disk", disk, *EXPORTS], cwd=tmp_path))
+        return running[-1]
+
+    yield start
+    for process in running:
+        process.close()
+
+
+@pytest.fixture
+def boot(tmp_path: Path) -> Iterator[Callable[..., QtestMachine]]:
+    """Starts QEMU with a device on one of the sockets, at slot 4."""
+    running: list[QtestMachine] = []
+
+    def start(device: str, socket: str, *more: str, chardev: str = "", **options: object) -> QtestMachine:
+        arguments = [
+            *("-chardev", f"socket,id=c,path={tmp_path / socket}{chardev}"),
+            *("-device", f"{device},chardev=c,addr=04.0,disable-legacy=on"),
+            *more,
+        ]
+        running.append(QtestMachine(arguments, **options))  # type: ignore[arg-type]  # handed through
+        return running[-1]
+
+    yield start
+    for machine in running:
+        machine.close()

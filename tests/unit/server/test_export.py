@@ -1,0 +1,178 @@
+"""An export's front ends: one at a time, the next one only when nothing of the last is in flight."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.server.export import Export
+from qemu_odx.server.loop import Loop
+from qemu_odx.testing.frontend import FrontEnd
+from qemu_odx.testing.ram import GuestRam
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from qemu_odx.virtio.port import Ring
+
+
+class SlowDevice:
+    """A device whose queues stop when the test says so."""
+
+    queue_count = 1
+    features = 0
+
+    def __init__(self) -> None:
+        self.started = 0
+        self.gone = 0
+        self.stopping: list[Callable[[int], None]] = []
+        self.fail = False
+
+    def config(self) -> None:
+        """See `Device`."""
+
+    def write_config(self, offset: int, data: bytes) -> None:
+        """See `Device`."""
+
+    def set_features(self, _features: int) -> None:
+        """See `Device`."""
+        if self.fail:
+            raise RuntimeError("a bug of ours")
+
+    def start_queue(self, _index: int, _ring: Ring) -> None:
+        """See `Device`."""
+        self.started += 1
+
+    def kick(self, index: int) -> None:
+        """See `Device`."""
+
+    def stop_queue(self, _index: int, stopped: Callable[[int], None]) -> None:
+        """See `Device`."""
+        self.stopping.append(stopped)
+
+    def reset(self) -> None:
+        """See `Device`."""
+
+    def disconnected(self) -> None:
+        """See `Device`."""
+        self.gone += 1
+
+
+class Rig:
+    """An export with its loop, run as far as a test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "s.sock")
+        self.loop = Loop()
+        self.device = SlowDevice()
+        self.export = Export(self.path, self.loop, self.device)
+        self.fronts: list[FrontEnd] = []
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Run the loop until something is true."""
+        for _ in range(2000):
+            if true():
+                return
+            self.turns(1)
+        raise AssertionError("it did not come true")
+
+    def turns(self, number: int) -> None:
+        """Run the loop for some milliseconds."""
+        self.loop.call_later(0.001 * number, self.loop.stop)
+        self.loop.run()
+
+    def front_end(self) -> FrontEnd:
+        """A started front end, spoken to without waiting for answers (nobody answers meanwhile)."""
+        front = FrontEnd(self.path, ram=GuestRam(1 << 20))
+        self.fronts.append(front)
+        front._socket = socket.socket(socket.AF_UNIX)
+        front._socket.settimeout(10)
+        front._socket.connect(self.path)
+        return front
+
+    def start(self, front: FrontEnd) -> None:
+        """Everything up to a running ring."""
+        front.features = 1 << 30
+        front.send(2, front.features.to_bytes(8, "little"))
+        front._share_memory()
+        front.start_ring(0)
+        front.enable(0, on=True)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """An export on a slow device."""
+    rig = Rig(tmp_path)
+    yield rig
+    for front in rig.fronts:
+        front.close()
+    rig.export.close(lambda: None)
+    while rig.device.stopping:
+        rig.device.stopping.pop()(0)
+    rig.loop.close()
+
+
+def test_the_next_front_end_waits_for_the_drain(rig: Rig) -> None:
+    """Or an old write could overtake a new one. It waits in the queue of the socket and is then served."""
+    first = rig.front_end()
+    rig.start(first)
+    rig.until(lambda: rig.device.started == 1)
+    first.lose()
+    rig.until(lambda: bool(rig.device.stopping))
+    second = rig.front_end()
+    rig.start(second)
+    rig.turns(50)
+    assert rig.device.started == 1
+    assert rig.device.gone == 0
+    rig.device.stopping.pop()(0)
+    rig.until(lambda: rig.device.started == 2)
+
+
+def test_waiting_for_a_drain_costs_no_processor(rig: Rig) -> None:
+    """The loop sleeps although a newcomer knocks."""
+    first = rig.front_end()
+    rig.start(first)
+    rig.until(lambda: rig.device.started == 1)
+    first.lose()
+    rig.until(lambda: bool(rig.device.stopping))
+    rig.front_end()
+    rig.turns(5)
+    rounds = 0
+    wait = rig.loop._wait_seconds
+
+    def counted() -> float | None:
+        nonlocal rounds
+        rounds += 1
+        return wait()
+
+    rig.loop._wait_seconds = counted  # type: ignore[method-assign]
+    rig.turns(100)
+    assert rounds < 10
+
+
+def test_close_waits_for_the_drain(rig: Rig) -> None:
+    """And says when it is over."""
+    rig.start(rig.front_end())
+    rig.until(lambda: rig.device.started == 1)
+    over: list[bool] = []
+    rig.export.close(lambda: over.append(True))
+    rig.turns(20)
+    assert over == []
+    rig.device.stopping.pop()(0)
+    assert over == [True]
+    assert rig.device.gone == 1
+
+
+def test_a_bug_of_ours_ends_one_connection(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the next front end is served."""
+    rig.device.fail = True
+    first = rig.front_end()
+    first.send(2, bytes(8))
+    rig.until(lambda: rig.device.gone == 1)
+    assert "a bug of ours" in caplog.text
+    rig.device.fail = False
+    rig.start(rig.front_end())
+    rig.until(lambda: rig.device.started == 1)
