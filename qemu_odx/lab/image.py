@@ -9,7 +9,7 @@ import fcntl
 import shutil
 import subprocess
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import geteuid
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PROGRAMS = ("mmdebstrap", "mkfs.erofs", "lz4")
 LEFT_OUT = ("man", "doc", "locale")  # folders of /usr/share nobody reads in the guest
+UNFINISHED = "building-"
 EMPTIED = "dev|proc|sys|tmp|var|run|odx"  # mount points in the guest, of no use there as they are now
 MAKE_ROOT = f'mkfs.erofs --quiet -T0 --all-root --exclude-regex="^({EMPTIED})/" "$1/odx/out/root.erofs" "$1"'
 MADE_IN_GUEST = ("vmlinuz", "initrd", "kernel", "host_key.pub")  # what `customize` leaves in /odx/out
@@ -122,7 +123,9 @@ def _build_lock(images: Path, report: Callable[[str], None]) -> Iterator[None]:
 
 def _build(recipe: Recipe, host: Host, target: Path, report: Callable[[str], None]) -> None:
     """Build in a folder beside the target and rename it, so that a half-built image is never found."""
-    with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as scratch:
+    for abandoned in target.parent.glob(f"{UNFINISHED}*"):  # the lock is ours, so its builder was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=target.parent) as scratch:
         folder = Path(scratch) / "image"
         folder.mkdir()
         _write_inputs(recipe, folder)
@@ -173,7 +176,7 @@ def mmdebstrap_command(recipe: Recipe, host: Host, folder: Path) -> list[str]:
         '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done',
         '--extract-hook=mkdir -p "$1/odx/recipe" "$1/odx/out"',
         f"--extract-hook=copy-in {' '.join(_quoted(path) for path in inputs)} /odx/recipe",
-        '--extract-hook=chroot "$1" /bin/busybox sh /odx/recipe/customize',
+        '--extract-hook=chroot "$1" /bin/busybox sh -x /odx/recipe/customize',
         f"--extract-hook={MAKE_ROOT}",
         *(
             f"--extract-hook=download /odx/out/{name} {_quoted(folder / name)}"
@@ -201,8 +204,9 @@ def _run_mmdebstrap(command: list[str], sources: str, folder: Path, report: Call
     ):
         assert process.stdin is not None  # noqa: S101 - asked for above
         assert process.stderr is not None  # noqa: S101 - asked for above
-        process.stdin.write(sources)
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it ended at once; its exit code tells
+            process.stdin.write(sources)
+            process.stdin.close()
         for line in process.stderr:
             lines.write(line)
             if (next_step := _in_words(line)) not in {"", step}:
@@ -234,4 +238,5 @@ def _build_error(step: str, log: Path) -> LabError:
             "check the network and /etc/apt/sources.list",
             details=details,
         )
-    return LabError(f"cannot build the guest image: {reason}", "see the log", details=details)
+    kept = shutil.copy(log, images_folder() / "failed-build.log")
+    return LabError(f"cannot build the guest image: {reason}", f"see {kept}", details=details)

@@ -119,6 +119,20 @@ def test_build_without_network_names_the_cure(tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["lock"]
 
 
+def test_failed_build_keeps_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that fails after the fetching says where its log is, and caches nothing."""
+    monkeypatch.setattr(image, "images_folder", lambda: tmp_path / "images")
+    script = "echo 'I: extracting archives...' >&2; echo 'E: no space left' >&2; exit 1"
+    monkeypatch.setattr(image, "mmdebstrap_command", lambda *_: ["sh", "-c", script])
+    (tmp_path / "images" / "building-killed").mkdir(parents=True)
+    with pytest.raises(
+        LabError, match=r"cannot build the guest image: no space left; see .*failed-build\.log"
+    ):
+        image.ensure_image()
+    assert "no space left" in (tmp_path / "images" / "failed-build.log").read_text()
+    assert {path.name for path in (tmp_path / "images").iterdir()} == {"lock", "failed-build.log"}
+
+
 def test_missing_builder_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs are looked for before anything is made."""
     monkeypatch.setattr(image, "images_folder", lambda: tmp_path / "images")
