@@ -71,9 +71,8 @@ class InflightArea:
         published = (used_index - words[_USED_INDEX_WORD]) & wire.INDEX_MASK
         self.clear(self._last_batch(min(published, self._entries)), used_index)
         begun = [(self._quads[2 * n + 3], n) for n in range(self._entries) if self._bytes[16 * n + 16]]
-        begun.sort()
-        self._counter = begun[-1][0] if begun else 0
-        return [head for _, head in begun]
+        # They are marked again, in this order, before anything new is: counting may start over.
+        return [head for _, head in sorted(begun)]
 
     def _set_up(self, used_index: int) -> None:
         self._bytes[:] = bytes(len(self._bytes))

@@ -160,15 +160,11 @@ class SplitQueue:
                 chains.append(self._open_chain(head))
         return chains
 
-    def _heads(self, number: int) -> list[int]:
-        """The next entries of the available ring, copied."""
-        start = wire.AVAIL_RING_WORD
+    def _heads(self, most: int) -> list[int]:
+        """The next entries of the available ring, copied; up to its end, the rest is the next batch's."""
         first = self.next_avail & self._mask
-        last = first + number
-        heads = self._avail[start + first : start + min(last, self._size)].tolist()
-        if last > self._size:
-            heads += self._avail[start : start + last - self._size].tolist()
-        return heads
+        last = min(first + most, self._size)
+        return self._avail[wire.AVAIL_RING_WORD + first : wire.AVAIL_RING_WORD + last].tolist()
 
     def _open_chain(self, head: int) -> Chain:
         if self._area is not None:

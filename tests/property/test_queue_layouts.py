@@ -80,7 +80,7 @@ def test_any_layout_gives_the_same_bytes(
 ) -> None:
     """Cuts at any byte, indirect tables, shuffled descriptors, batches, guest RAM in pieces, wrapping indices."""
     rng = random.Random(seed)
-    ram = GuestRam(1 << 20, pieces=64)
+    ram = GuestRam(1 << 20, pieces=256)
     disk = memory_disk("d", _SECTORS * 512)
     device = BlkDevice(disk, InlineRunner())
     device.set_features(wire.F_FLUSH)

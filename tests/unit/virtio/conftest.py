@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Pair:
     """A driver queue and the device queue on the same ring.
 
-    Requests end up in `held`; with `inline`, they are completed at once with their readable length.
+    Requests go to `handle`, by default `take`: they end up in `held`; with `inline`, they are completed at once
+    with their readable length.
     """
 
     ram: GuestRam
@@ -33,6 +34,10 @@ class Pair:
     inline: bool = False
     calls: int = 0
     errors: int = 0
+    handle: Callable[[Chain], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.handle = self.take
 
     def start(self, inflight: memoryview | None = None, next_avail: int = 0) -> None:
         """Start the device's end."""
@@ -47,7 +52,7 @@ class Pair:
         """What the kick eventfd does."""
         self.device.drain(self.handle)
 
-    def handle(self, chain: Chain) -> None:
+    def take(self, chain: Chain) -> None:
         """What a device does with a request."""
         if self.inline:
             chain.complete(chain.readable_length)

@@ -101,8 +101,12 @@ def test_batch_is_published_once(make_pair: MakePair) -> None:
     """Requests drained together are shown together, with one call."""
     pair = make_pair(inline=True)
     seen: list[int] = []
-    handle = pair.handle
-    pair.handle = lambda chain: (handle(chain), seen.append(pair.driver.used_pending()))[0]  # type: ignore[method-assign]
+
+    def take(chain: Chain) -> None:
+        pair.take(chain)
+        seen.append(pair.driver.used_pending())
+
+    pair.handle = take
     for _ in range(5):
         pair.driver.post(pair.driver._out(b"x", ()))
     pair.driver.publish()
@@ -152,10 +156,10 @@ def test_failing_device(make_pair: MakePair, caplog: pytest.LogCaptureFixture) -
     def fail(chain: Chain) -> None:
         raise ZeroDivisionError
 
-    pair.handle, handle = fail, pair.handle  # type: ignore[method-assign]
+    pair.handle = fail
     with caplog.at_level(logging.ERROR):
         first = pair.driver.submit(b"x")
-    pair.handle = handle  # type: ignore[method-assign]
+    pair.handle = pair.take
     pair.driver.submit(b"y")
     assert pair.driver.completions() == [first]
     assert first.written == 0
@@ -216,18 +220,17 @@ def test_busy_queue_yields(make_pair: MakePair) -> None:
     pair = make_pair(inline=True)
     again: list[None] = []
     pair.ring.again = lambda: again.append(None)
-    handle = pair.handle
 
     def refill(chain: Chain) -> None:
-        handle(chain)
+        pair.take(chain)
         pair.driver.offer(chain.head)
         pair.driver.publish()
 
-    pair.handle = refill  # type: ignore[method-assign]
+    pair.handle = refill
     pair.driver.submit(b"x")
     assert len(again) == 1
     assert ROUNDS <= pair.device.completed <= ROUNDS * BATCH
-    pair.handle = handle  # type: ignore[method-assign]
+    pair.handle = pair.take
     pair.kick()
     assert len(again) == 1
 

@@ -391,7 +391,7 @@ def test_hit_commands_come_first(bench: Bench, subtype: TaskManagement, response
     assert _response(request)[:2] == (response, 0)
 
 
-def test_answer_in_a_batch_of_commands(bench: Bench) -> None:
+def test_answer_in_a_batch_of_commands(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the function ends while the queue of its commands is being drained."""
     bench.target.reply = None
     victim = bench.command(tag=5)
@@ -402,7 +402,7 @@ def test_answer_in_a_batch_of_commands(bench: Bench) -> None:
         bench.control.submit(wire.TMF.pack(Control.TMF, TaskManagement.ABORT_TASK, _LUN0, 5), 1)
         pending.append(bench.requests.used_pending())
 
-    bench.target.submit = end_both  # type: ignore[method-assign]
+    monkeypatch.setattr(bench.target, "submit", end_both)
     bench.command(tag=6)
     assert victim.written == 108
     assert pending == [1]
