@@ -55,7 +55,9 @@ def populate_token(request: Request) -> Plan:
 
 def _field_fault(parsed: PopulateToken, unit: LogicalUnit) -> Sense | None:
     if parsed.data_length < _MIN_DATA_LENGTH:
-        return sense.INVALID_FIELD_IN_LIST.at(0)
+        # A list without descriptors has two wrong length fields: point at neither.
+        fault = sense.INVALID_FIELD_IN_LIST
+        return fault.at(0) if parsed.descriptor_length >= RANGE_SIZE else fault
     if parsed.inactivity_timeout > unit.limits.max_inactivity_timeout:
         return sense.INVALID_FIELD_IN_LIST.at(4)
     if real_type(parsed.rod_type) is None:

@@ -31,7 +31,7 @@ def range_fault(ranges: Sequence[Range], header: int, unit: LogicalUnit) -> Sens
         if unit.out_of_range(item.lba, item.blocks):
             return sense.LBA_OUT_OF_RANGE.at(header + number * RANGE_SIZE)
     if _overlap(ranges) or total(ranges) > unit.limits.max_token_blocks:
-        return sense.INVALID_FIELD_IN_LIST.at(header)
+        return sense.INVALID_FIELD_IN_LIST  # no pointer: no single field is wrong
     return None
 
 

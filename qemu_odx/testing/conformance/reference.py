@@ -1,12 +1,13 @@
 """The reference target that a vector file describes, made from our own parts, with its clock and its background.
 
-May import `target`, `disk`, `tokens`. Used by `replay.py`.
+May import `target`, `disk`, `tokens`. Used by `replay.py` and by the bench in `local.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypedDict
+from functools import cache
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from qemu_odx.disk.dispatch import DiskQueue
 from qemu_odx.disk.memory import memory_disk
@@ -19,6 +20,7 @@ from qemu_odx.testing.clock import VirtualClock
 from qemu_odx.testing.initiator import Answer, Initiator
 from qemu_odx.testing.runner import HeldRunner, InlineRunner
 from qemu_odx.tokens.limits import Limits, Quotas
+from qemu_odx.wire.scsi import sense
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from qemu_odx.disk.file import FileDisk
     from qemu_odx.target.port import Reply
 
+CDB_SIZE = 16
 DATA_IN_ROOM = 1 << 20
 """Bytes offered for data-in: more than any allocation length of a vector."""
 
@@ -37,11 +40,11 @@ class UnitDescription(TypedDict):
     lun: int
     blocks: int
     block_size: int
-    naa: str
+    naa: NotRequired[str]
 
 
-class LimitsDescription(TypedDict):
-    """The limits of the file's reference target."""
+class LimitsDescription(TypedDict, total=False):
+    """The limits of the file's reference target; what is missing is as in `USUAL`."""
 
     max_ranges: int
     max_ito_s: int
@@ -54,7 +57,24 @@ class TargetDescription(TypedDict):
     """`reference_target` of a vector file."""
 
     lus: list[UnitDescription]
-    limits: LimitsDescription
+    limits: NotRequired[LimitsDescription]
+
+
+USUAL: TargetDescription = {
+    "lus": [
+        {"lun": 0, "blocks": 16384, "block_size": 512, "naa": f"6{0:031x}"},
+        {"lun": 1, "blocks": 16384, "block_size": 512, "naa": f"6{1:031x}"},
+        {"lun": 2, "blocks": 2048, "block_size": 4096, "naa": f"6{2:031x}"},
+    ],
+    "limits": {
+        "max_ranges": 8,
+        "max_ito_s": 600,
+        "default_ito_s": 60,
+        "max_token_transfer_blocks": 8192,
+        "max_tokens": 64,
+    },
+}
+"""The reference target of a file that describes none."""
 
 
 @dataclass(slots=True)
@@ -68,7 +88,7 @@ class ReferenceTarget:
     disks: dict[int, FileDisk] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        limits = self.description["limits"]
+        limits: LimitsDescription = {**USUAL["limits"], **self.description.get("limits", {})}
         most = limits["max_token_transfer_blocks"]
         shared = Limits(
             max_ranges=limits["max_ranges"],
@@ -100,12 +120,10 @@ class ReferenceTarget:
     def _unit(self, item: UnitDescription, limits: Limits) -> LogicalUnit:
         number, size = item["lun"], item["block_size"]
         disk = memory_disk(f"lu{number}", item["blocks"] * size, size)
-        content = b"".join(
-            f"L{number}B{block:08d}".encode().ljust(size, b".") for block in range(item["blocks"])
-        )
-        disk.write(0, [content])
+        disk.write(0, [_content(number, item["blocks"], size)])
         self.disks[number] = disk
-        return LogicalUnit(number, disk, DiskQueue(disk, InlineRunner()), bytes.fromhex(item["naa"]), limits)
+        naa = bytes.fromhex(item.get("naa") or f"6{number:031x}")
+        return LogicalUnit(number, disk, DiskQueue(disk, InlineRunner()), naa, limits)
 
     def initiator(self, nexus: str = "I0") -> Initiator:
         """An initiator on an I_T nexus of this target."""
@@ -115,12 +133,28 @@ class ReferenceTarget:
         """Send a command and wait for it; copies in the background stay where they are."""
         room = memoryview(bytearray(DATA_IN_ROOM))
         replies: list[Reply] = []
-        task = Task(nexus, lun, cdb, [memoryview(data_out)] if data_out else [], [room], replies.append)
+        whole = cdb.ljust(CDB_SIZE, b"\0")
+        task = Task(nexus, lun, whole, [memoryview(data_out)] if data_out else [], [room], replies.append)
         self.target.submit(task)
         while not replies:
             self.background.step()
         reply = replies[0]
         return Answer(reply.status, reply.sense, bytes(room[: reply.data_in_length]))
+
+    def protect(self, lun: int, *, protected: bool) -> None:
+        """Write-protect the medium of a logical unit, or lift that."""
+        self.disks[lun].readonly = protected
+
+    def reset(self, lun: int) -> None:
+        """LOGICAL UNIT RESET; copies stop before it is over."""
+        self.target.reset_lun(lun, lambda _: None)
+        self.background.run_all()
+
+    def nexus_loss(self, nexus: str) -> None:
+        """The nexus goes away and comes back, to be told of it (SAM-5 6.3.4)."""
+        self.target.nexus_loss(nexus, lambda: None)
+        for unit in self.target.units.values():
+            unit.attend(nexus, sense.NEXUS_LOSS)
 
     def read(self, lun: int, lba: int, blocks: int) -> bytes:
         """Blocks of a logical unit, as they are."""
@@ -128,3 +162,9 @@ class ReferenceTarget:
         data = bytearray(blocks * disk.block_size)
         disk.read(lba * disk.block_size, [memoryview(data)])
         return bytes(data)
+
+
+@cache
+def _content(lun: int, blocks: int, size: int) -> bytes:
+    """Content at the start: each block tells where it is."""
+    return b"".join(f"L{lun}B{block:08d}".encode().ljust(size, b".") for block in range(blocks))

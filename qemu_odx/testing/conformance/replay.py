@@ -1,29 +1,33 @@
 """Replays SCSI vectors: each starts with a fresh reference target, each step is compared byte by byte.
 
-May import `testing/conformance/reference` and `wire/scsi`. The format is that of
-`tests/vectors/scsi-odx-vectors.json`: its `rules` say what a target may choose.
+May import `testing/conformance/` and `wire/scsi`. The format is that of `tests/vectors/scsi-odx-vectors.json`: its
+`rules` say what a target may choose; `vector_file.py` reads it, `events.py` and `compare.py` do the parts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qemu_odx.testing.conformance.reference import ReferenceTarget
-from qemu_odx.wire.scsi import sense
-from qemu_odx.wire.scsi.sense import Status
+from qemu_odx.testing.conformance import compare, events
+from qemu_odx.testing.conformance.compare import MismatchError
+from qemu_odx.testing.conformance.reference import USUAL, ReferenceTarget
+from qemu_odx.testing.conformance.vector_file import Document, listed
+from qemu_odx.wire.scsi.sense import Key, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Mapping
 
+    from qemu_odx.testing.conformance.vector_file import Json
     from qemu_odx.testing.initiator import Answer
 
-Step = dict[str, Any]
-"""One step as it stands in the file."""
-_RANGE = re.compile(r"LIST IDENTIFIERS? (\d+) to (\d+)", re.IGNORECASE)
+_RANGE = re.compile(r"(\d+)\s*(?:to|through|\.\.+|-)\s*(\d+)", re.IGNORECASE)
+_TIMES = re.compile(r"(\d+)\s*(?:more\s+)?times", re.IGNORECASE)
 _LIST_IDENTIFIER_AT = {0x83: 6, 0x84: 2}
+_ATTENTIONS = 8
+"""Unit attentions in a row that are taken after an event that leaves some."""
+_MOST_REPEATS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,141 +39,150 @@ class Verdict:
     why: str = ""
 
 
-class MismatchError(Exception):
-    """A step did not give what the vector says."""
-
-
 @dataclass(slots=True)
 class _Replay:
     """One vector under way."""
 
     reference: ReferenceTarget
+    as_good: set[tuple[int, int]]
     saved: dict[str, bytes] = field(default_factory=dict)
-    previous: Step = field(default_factory=dict)
+    previous: Json = field(default_factory=dict)
+    attention_due: bool = False
 
-    def step(self, step: Step) -> None:
+    def step(self, step: Json) -> None:
+        """Do whatever the step names: an event, a repetition, a command, a look at the disk."""
+        if not {"event", "repeat", "cdb", "check_data"} & step.keys():
+            raise MismatchError("no cdb, event, repeat or check_data: nothing to do")
         if "event" in step:
-            self._event(step)
-        elif "check_data" in step:
-            self._check_data(step["check_data"])
-        elif "repeat" in step:
+            self.attention_due |= events.perform(self.reference, step) in events.ATTENTION
+        if "repeat" in step and "cdb" not in step:
             self._repeat(step["repeat"])
-        else:
+        if "cdb" in step:
             self._command(step)
             self.previous = step
+        for wanted in listed(step.get("check_data")):
+            if wanted["lun"] not in self.reference.disks:
+                raise MismatchError(f"there is no logical unit {wanted['lun']}")
+            data = self.reference.read(wanted["lun"], wanted["lba"], wanted["blocks"])
+            compare.compare_blocks(wanted, data)
 
-    def _event(self, step: Step) -> None:
-        known = _EVENTS.get(step["event"])
-        if known is None:
-            raise MismatchError(f"unknown event {step['event']!r}")
-        known(self.reference, step)
+    def _repeat(self, words: str | int | Json) -> None:
+        if not self.previous:
+            raise MismatchError("there is no step above to repeat")
+        identifiers = _repetition(words)
+        for identifier in identifiers:
+            step = self.previous
+            if identifier is not None:
+                step = {**step, "cdb": _with_identifier(bytes.fromhex(step["cdb"]), identifier).hex()}
+            self._command(step)
 
-    def _check_data(self, wanted: Step) -> None:
-        data = self.reference.read(wanted["lun"], wanted["lba"], wanted["blocks"])
-        if hashlib.sha256(data).hexdigest() != wanted["sha256"]:
-            place = f"LU {wanted['lun']} block {wanted['lba']}, {wanted['blocks']} blocks"
+    def _command(self, step: Json) -> None:
+        answer = self._send(step)
+        if "status" in step or "sense" in step:
+            compare.compare_status(step, answer, self.as_good)
+            compare.compare_data(step, answer)
+        for place in listed(step.get("save")):
+            self._save(place, answer)
+
+    def _send(self, step: Json) -> Answer:
+        cdb, nexus, lun = bytes.fromhex(step["cdb"]), step.get("nexus", "I0"), step.get("lun", 0)
+        data_out = self._data_out(step)
+        answer = self.reference.command(nexus, lun, cdb, data_out)
+        for _ in range(_ATTENTIONS if self.attention_due and not _wants_attention(step) else 0):
+            # An initiator takes the news and sends its command again.
+            if answer.status != Status.CHECK_CONDITION or answer.fault is None:
+                break
+            if answer.fault[0] != Key.UNIT_ATTENTION:
+                break
+            answer = self.reference.command(nexus, lun, cdb, data_out)
+        return answer
+
+    def _save(self, place: Json, answer: Answer) -> None:
+        at = place.get("offset", 0)
+        taken = answer.data[at : at + place.get("length", len(answer.data))]
+        if "length" in place and len(taken) < place["length"]:
             raise MismatchError(
-                f"{place}: expected {wanted.get('meaning', wanted['sha256'])}, found {data[:16]!r}..."
+                f"{len(taken)} bytes to save as {place['name']!r}, {place['length']} expected"
             )
+        self.saved[place["name"]] = taken
 
-    def _repeat(self, words: str) -> None:
-        found = _RANGE.search(words)
-        if found is None:
-            raise MismatchError(f"cannot read the repetition {words!r}")
-        for identifier in range(int(found[1]), int(found[2]) + 1):
-            cdb = bytearray.fromhex(self.previous["cdb"])
-            at = _LIST_IDENTIFIER_AT[cdb[0]]
-            cdb[at : at + 4] = identifier.to_bytes(4, "big")
-            self._command({**self.previous, "cdb": cdb.hex()})
-
-    def _command(self, step: Step) -> None:
-        answer = self.reference.command(
-            step.get("nexus", "I0"), step.get("lun", 0), bytes.fromhex(step["cdb"]), self._data_out(step)
-        )
-        if "status" in step:
-            _compare_status(step, answer)
-            _compare_data(step, answer)
-        if "save" in step:
-            place = step["save"]
-            self.saved[place["name"]] = answer.data[place["offset"] : place["offset"] + place["length"]]
-
-    def _data_out(self, step: Step) -> bytes:
+    def _data_out(self, step: Json) -> bytes:
         data = bytearray.fromhex(step.get("data_out", ""))
-        put = step.get("data_out_token")
-        if put:
+        for put in listed(step.get("data_out_token")):
+            if put["name"] not in self.saved:
+                raise MismatchError(f"no step above saved {put['name']!r}")
             token = bytearray(self.saved[put["name"]])
-            change = put.get("then_set")
-            if change:
-                new = bytes.fromhex(change["hex"])
-                token[change["offset_in_token"] : change["offset_in_token"] + len(new)] = new
-            data[put["offset"] : put["offset"] + put["length"]] = token
+            for change in listed(put.get("then_set")):
+                new, at = bytes.fromhex(change["hex"]), change["offset_in_token"]
+                token[at : at + len(new)] = new
+            at = put.get("offset", 16)
+            data[at : at + put.get("length", len(token))] = token
         return bytes(data)
 
 
-_EVENTS: dict[str, Callable[[ReferenceTarget, Step], None]] = {
-    "background": lambda reference, _: reference.background.run_all(),
-    "advance": lambda reference, step: reference.clock.advance(step["seconds"]),
-    "write_protect": lambda reference, step: setattr(reference.disks[step["lun"]], "readonly", True),
-    "nexus_loss": lambda reference, step: reference.target.nexus_loss(step.get("nexus", "I0"), lambda: None),
-    "i_t_nexus_loss": lambda reference, step: reference.target.nexus_loss(
-        step.get("nexus", "I0"), lambda: None
-    ),
-    "lu_reset": lambda reference, step: reference.target.reset_lun(step.get("lun", 0), lambda _: None),
-}
+def _repetition(words: str | int | Mapping[str, int]) -> Iterable[int | None]:
+    """The list identifiers to repeat a step with; None to repeat it as it is."""
+    if isinstance(words, dict):
+        first, last = words.get("from"), words.get("to")
+        repeated: range | list[None]
+        if isinstance(first, int) and isinstance(last, int):
+            repeated = range(first, last + 1)
+        else:
+            repeated = [None] * int(words.get("times", 0))
+    elif isinstance(words, int):
+        repeated = [None] * words
+    elif found := _RANGE.search(str(words)):
+        repeated = range(int(found[1]), int(found[2]) + 1)
+    elif found := _TIMES.search(str(words)):
+        repeated = [None] * int(found[1])
+    else:
+        raise MismatchError(f"cannot read the repetition {words!r}: write LIST IDENTIFIER N to M, or N times")
+    if not 0 < len(repeated) <= _MOST_REPEATS:
+        raise MismatchError(f"a repetition of {len(repeated)}: ask for 1 to {_MOST_REPEATS}")
+    return repeated
 
 
-def _compare_status(step: Step, answer: Answer) -> None:
-    got = Status(answer.status).name.replace("_", " ")
-    found = sense.parse(answer.sense)
-    if got != step["status"]:
-        raise MismatchError(f"status {got}{f' ({found.name})' if found else ''}, expected {step['status']}")
-    wanted = step.get("sense")
-    if not wanted:
-        return
-    if found is None:
-        raise MismatchError(f"no sense data, expected {wanted['text']}")
-    if (found.key, found.asc, found.ascq) != (wanted["key"], wanted["asc"], wanted["ascq"]):
-        raise MismatchError(f"sense {found.name}, expected {wanted['text']}")
-    if wanted.get("information") is not None and found.information != wanted["information"]:
-        raise MismatchError(f"INFORMATION {found.information}, expected {wanted['information']}")
-    _compare_pointer(wanted, answer.sense)
+def _with_identifier(cdb: bytes, identifier: int) -> bytes:
+    changed = bytearray(cdb)
+    at = 2 if cdb[:2] == b"\x83\x1c" else _LIST_IDENTIFIER_AT.get(cdb[0])
+    if at is None:
+        raise MismatchError(f"command {cdb[0]:02x}h has no list identifier to count up")
+    changed[at : at + 4] = identifier.to_bytes(4, "big")
+    return bytes(changed)
 
 
-def _compare_pointer(wanted: Step, data: bytes) -> None:
-    """A field pointer need not be there; if it is, it has to be right."""
-    expected, got = wanted.get("sks_optional"), sense.pointer_of(data)
-    if expected and got and (got.in_cdb, got.byte) != (expected["in_cdb"], expected["byte"]):
-        raise MismatchError(f"field pointer at byte {got.byte}, expected {expected['byte']}")
+def _wants_attention(step: Json) -> bool:
+    return any(wanted.get("key") == Key.UNIT_ATTENTION for wanted in listed(step.get("sense")))
 
 
-def _compare_data(step: Step, answer: Answer) -> None:
-    if "data_in_len" in step and len(answer.data) != step["data_in_len"]:
-        raise MismatchError(f"{len(answer.data)} bytes of data-in, expected {step['data_in_len']}")
-    if "data_in" not in step:
-        return
-    wanted, got = bytearray.fromhex(step["data_in"]), bytearray(answer.data)
-    for free in step.get("data_in_free", ()):
-        place = slice(free["offset"], free["offset"] + free["length"])
-        wanted[place] = bytes(len(wanted[place]))
-        got[place] = bytes(len(got[place]))
-    if wanted != got:
-        at = next(i for i, (a, b) in enumerate(zip(wanted, got, strict=True)) if a != b)
-        raise MismatchError(f"data-in byte {at} is {got[at]:02x}, expected {wanted[at]:02x}")
-
-
-def replay(vector: Step, description: Step) -> Verdict:
-    """Run one vector of a file whose `reference_target` is `description`."""
-    with ReferenceTarget(description) as reference:  # type: ignore[arg-type]  # straight from JSON
-        run = _Replay(reference)
+def replay(vector: Json, description: Json | None = None) -> Verdict:
+    """Run one vector of a file whose `reference_target` is `description` (None: the usual one)."""
+    with ReferenceTarget(vector.get("reference_target") or description or USUAL) as reference:  # type: ignore[arg-type]  # straight from JSON
+        notes = " ".join(str(vector.get(key, "")) for key in ("note", "notes"))
+        run = _Replay(reference, compare.as_good(notes))
         for number, step in enumerate(vector["steps"]):
-            try:
-                run.step(step)
-            except MismatchError as error:
-                what = step.get("do") or step.get("event") or "data check"
-                return Verdict(vector["id"], ok=False, why=f"step {number} ({what}): {error}")
+            why = _attempt(run, step)
+            if why:
+                what = step.get("do") or step.get("event") or "repeat" * ("repeat" in step) or "data check"
+                return Verdict(vector["id"], ok=False, why=f"step {number} ({what}): {why}")
+    if not vector["steps"]:
+        return Verdict(vector["id"], ok=False, why="no steps: it proves nothing")
     return Verdict(vector["id"], ok=True)
 
 
-def replay_file(document: Step) -> list[Verdict]:
+def _attempt(run: _Replay, step: Json) -> str:
+    """Why a step went wrong, or nothing. A target that breaks fails its vector, and no other."""
+    try:
+        run.step(step)
+    except (MismatchError, events.EventError) as error:
+        return str(error)
+    except (KeyError, TypeError) as error:
+        return f"the step lacks or misnames something: {error!r}"
+    except Exception as error:  # noqa: BLE001 - whatever the target under test raises is its failure
+        return f"the target broke: {error!r}"
+    return ""
+
+
+def replay_file(document: Document) -> list[Verdict]:
     """Run every vector of a file."""
-    return [replay(vector, document["reference_target"]) for vector in document["vectors"]]
+    return [replay(vector, document.target) for vector in document.vectors]
