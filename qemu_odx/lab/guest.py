@@ -25,6 +25,7 @@ MARKER = "LAB:ssh-ready"  # vm_images/linux/lab-init writes it once its ssh serv
 BOOT_SECONDS = 90.0  # thirty times what a quiet machine takes
 POWEROFF_SECONDS = 30.0
 POLL_SECONDS = 0.02
+STATE_COMMANDS = ("info status", "info registers -a", "info virtio", "info usernet")
 FORWARDED_PORT = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b")
 
 
@@ -43,7 +44,7 @@ class Guest:
 
         Args:
             spec: what to boot.
-            folder: takes `qemu.log` and `serial.log`.
+            folder: takes `qemu.log`, `serial.log` and, if the guest does not come up, `state.log`.
             marker: what the guest writes when its ssh server listens.
             patience: how long the marker may take, in seconds.
 
@@ -83,12 +84,22 @@ class Guest:
             if self._process.exit_code() is not None:
                 self._check_running()
             if time.monotonic() > deadline:
+                self._write_state()
                 raise LabError(
                     f"ssh is not answering: the guest did not write {marker} on its serial port in time",
                     "see the last lines of its serial log",
                     details=tail(self._serial_log) or "(the guest wrote nothing)",
                 )
             time.sleep(POLL_SECONDS)
+
+    def _write_state(self) -> None:
+        """Keep what tells a guest stuck in its firmware from one stuck in a driver, or in QEMU itself."""
+        with suppress(LabError):
+            lines = [
+                str(self.monitor.execute("human-monitor-command", {"command-line": command}))
+                for command in STATE_COMMANDS
+            ]
+            (self._serial_log.parent / "state.log").write_text("\n".join(lines))
 
     def _log_in(self, spec: GuestSpec, patience: float) -> GuestShell:
         networks = str(self.monitor.execute("human-monitor-command", {"command-line": "info usernet"}))

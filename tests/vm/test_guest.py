@@ -57,6 +57,7 @@ def test_silent_guest_is_reported_with_its_last_words(image: Image) -> None:
         spec = GuestSpec(image, "tcg", extra=("-append", "console=ttyS0"))  # not quiet: it soon has words
         with pytest.raises(LabError, match="ssh is not answering") as caught:
             Guest(spec, folder_of_run.path, marker="LAB:never", patience=6.0)
+        assert "RIP=" in (folder_of_run.path / "state.log").read_text()
     assert "[    " in caught.value.details
 
 
