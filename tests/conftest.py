@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,48 +14,55 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 # A loaded machine is no failure, and a test run writes nothing into the source tree.
 settings.register_profile("qemu_odx", deadline=None, database=None)
 settings.load_profile("qemu_odx")
 
 
-@contextlib.contextmanager
-def mounted(*options: str | Path) -> Iterator[Path]:
-    """A folder on a file system that `mount OPTIONS FOLDER` makes; skipped where that is not possible.
-
-    The mount is taken out of the tree at once and lives on only behind a descriptor of this process, so that not
-    even a killed test run leaves one behind.
-    """
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["mount", *options, folder], check=False, capture_output=True, text=True)
-        if done.returncode != 0:
-            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        subprocess.run(["umount", "--lazy", folder], check=True)
-    try:
-        yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-    finally:
-        os.close(descriptor)
+CLONE_NEWNS = 0x00020000
 
 
 @pytest.fixture(scope="session")
-def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def own_mounts() -> None:
+    """The test run gets a mount namespace of its own: what it mounts is gone with it, even when it is killed."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
+        pytest.skip(f"no mount namespace here: {os.strerror(ctypes.get_errno())}")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str | Path) -> Iterator[Path]:
+    """`mount OPTIONS FOLDER`; skipped where that is not possible."""
+    folder.mkdir()
+    done = subprocess.run(["mount", *options, folder], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def xfs(own_mounts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder on a small XFS with reflink, for the session."""
     if shutil.which("mkfs.xfs") is None:
         pytest.skip("mkfs.xfs is not installed (package xfsprogs)")
-    image = tmp_path_factory.mktemp("xfs") / "xfs.img"
+    base = tmp_path_factory.mktemp("xfs")
+    image = base / "xfs.img"
     with image.open("wb") as file:
         file.truncate(512 << 20)
     subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", image], check=True)
-    with mounted("-o", "loop", image) as folder:
+    with mounted(base / "mounted", "-o", "loop", image) as folder:
         yield folder
 
 
 @pytest.fixture
-def tiny() -> Iterator[Path]:
+def tiny(own_mounts: None, tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of 2 MiB, soon full."""
-    with mounted("-t", "tmpfs", "-o", "size=2m", "none") as folder:
+    with mounted(tmp_path / "tiny", "-t", "tmpfs", "-o", "size=2m", "none") as folder:
         yield folder
