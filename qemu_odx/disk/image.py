@@ -87,7 +87,7 @@ def _open_existing(path: Path, size: int | None, block_size: int, *, readonly: b
         actual = os.lseek(file.fd, 0, os.SEEK_END)  # block devices have no st_size
         _check_size(path, actual, size, block_size)
         undo.pop_all()
-    return Image(file, actual, None if block_device else path.resolve().parent)
+    return Image(file, actual, None if block_device else _folder(path))
 
 
 def _create(path: Path, size: int) -> Image:
@@ -101,7 +101,12 @@ def _create(path: Path, size: int) -> Image:
         except OSError as error:
             raise _refused(path, error) from error
         undo.pop_all()
-    return Image(file, size, path.resolve().parent)
+    return Image(file, size, _folder(path))
+
+
+def _folder(path: Path) -> Path:
+    """The folder the file itself is in; asked for no more than that, for it may have no name in the tree."""
+    return (path.resolve() if path.is_symlink() else path.absolute()).parent
 
 
 def _check_kind(path: Path, status: os.stat_result, *, readonly: bool) -> None:
