@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qemu_odx.lab.recipe import Host
 
 KEYRINGS = {
@@ -26,8 +28,12 @@ EVEN_UNFETCHED = "APT::Get::IndexTargets::Filtered=false"  # else a machine befo
 CARRIED_SETTING = re.compile(r"^Acquire::(https?::|Check-)")
 
 
-def source_lines(host: Host) -> str:
+def source_lines(host: Host, kinds: Sequence[str] = ("deb",)) -> str:
     """The host distribution's sources as the text of a sources.list.
+
+    Args:
+        host: what the guest is made of.
+        kinds: "deb" for binary packages, "deb-src" for source packages too.
 
     Raises:
         LabError: this machine has no source of its own distribution.
@@ -41,7 +47,7 @@ def source_lines(host: Host) -> str:
         TARGET_FORMAT,
         "Created-By: Packages",
     ]
-    lines = {_source_line(target, host) for target in _output(command)} - {""}
+    lines = {_source_line(target, host, kind) for target in _output(command) for kind in kinds} - {""}
     if not lines:
         raise LabError(
             f"apt knows no source of {host.distribution} {host.codename} packages",
@@ -50,8 +56,8 @@ def source_lines(host: Host) -> str:
     return "\n".join(sorted(lines)) + "\n"
 
 
-def _source_line(target: str, host: Host) -> str:
-    """One `deb` line, or nothing if the target is another vendor's or another release's.
+def _source_line(target: str, host: Host, kind: str) -> str:
+    """One line of this kind, or nothing if the target is another vendor's or another release's.
 
     A field that apt cannot know before the first update stays as written, `$(ORIGIN)` for one.
     """
@@ -60,7 +66,7 @@ def _source_line(target: str, host: Host) -> str:
     ours = origin.lower() in {host.distribution, "$(origin)"} and base == host.codename
     if not ours or component not in COMPONENTS:
         return ""
-    return f"deb [signed-by={KEYRINGS[host.distribution]}] {uri} {release} {component}"
+    return f"{kind} [signed-by={KEYRINGS[host.distribution]}] {uri} {release} {component}"
 
 
 def apt_settings() -> list[str]:

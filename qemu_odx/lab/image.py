@@ -34,6 +34,10 @@ LEFT_OUT = ("man", "doc", "locale")  # folders of /usr/share nobody reads in the
 UNFINISHED = "building-"
 EMPTIED = "dev|proc|sys|tmp|var|run|odx"  # mount points in the guest, of no use there as they are now
 MAKE_ROOT = f'mkfs.erofs --quiet -T0 --all-root --exclude-regex="^({EMPTIED})/" "$1/odx/out/root.erofs" "$1"'
+FETCH_SOURCE = (  # with the new tree's apt settings; no compiler or unpacker of the host's is used
+    'mkdir -p "$1/odx/sources" && cd "$1/odx/sources" && '
+    'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq --download-only source'
+)
 MADE_IN_GUEST = ("vmlinuz", "initrd", "kernel", "host_key.pub")  # what `customize` leaves in /odx/out
 
 
@@ -129,7 +133,8 @@ def _build(recipe: Recipe, host: Host, target: Path, report: Callable[[str], Non
         folder = Path(scratch) / "image"
         folder.mkdir()
         _write_inputs(recipe, folder)
-        _run_mmdebstrap(mmdebstrap_command(recipe, host, folder), apt.source_lines(host), folder, report)
+        sources = apt.source_lines(host, ("deb", "deb-src") if recipe.sources else ("deb",))
+        _run_mmdebstrap(mmdebstrap_command(recipe, host, folder), sources, folder, report)
         report("unpacking the kernel")
         unpack_kernel(folder / "vmlinuz", folder / "vmlinux")
         folder.rename(target)
@@ -176,6 +181,7 @@ def mmdebstrap_command(recipe: Recipe, host: Host, folder: Path) -> list[str]:
         '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done',
         '--extract-hook=mkdir -p "$1/odx/recipe" "$1/odx/out"',
         f"--extract-hook=copy-in {' '.join(_quoted(path) for path in inputs)} /odx/recipe",
+        *(f"--extract-hook={FETCH_SOURCE} {name}" for name in recipe.sources),
         '--extract-hook=chroot "$1" /bin/busybox sh -x /odx/recipe/customize',
         f"--extract-hook={MAKE_ROOT}",
         *(

@@ -16,7 +16,7 @@ from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.paths import data_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 BUILDER_VERSION = 1  # raised whenever `image.py` makes something else of the same recipe
@@ -37,14 +37,15 @@ class Recipe:
 
     name: str
     packages: tuple[str, ...]
+    sources: tuple[str, ...]
     boot_modules: tuple[str, ...]
     late_modules: tuple[str, ...]
-    folder: Path
+    folders: tuple[Path, ...]
     key: str
 
     def files(self) -> list[Path]:
         """The recipe's own files: the scripts that run in the new tree or become part of it."""
-        return sorted(path for path in self.folder.iterdir() if path.is_file())
+        return _files(self.folders)
 
 
 def this_host() -> Host:
@@ -66,26 +67,41 @@ def load_recipe(name: str, host: Host) -> Recipe:
         LabError: there is no such recipe, or it names no kernel for the host's distribution.
     """
     images = data_folder("vm_images")
-    table = tomllib.loads((images / "images.toml").read_text()).get(name)
-    if table is None:
-        raise LabError(f"there is no image recipe called {name}", "choose one of vm_images/images.toml")
-    folder = images / table["recipe"]
+    tables = _tables(tomllib.loads((images / "images.toml").read_text()), name)
+    folders = tuple(images / table["recipe"] for table in tables)
+
+    def all_of(entry: str) -> tuple[str, ...]:
+        return tuple(word for table in tables for word in table.get(entry, ()))
+
     return Recipe(
         name=name,
-        packages=(*table["packages"], *table["host_packages"][host.distribution]),
-        boot_modules=tuple(table["boot_modules"]),
-        late_modules=tuple(table["late_modules"]),
-        folder=folder,
-        key=_key(table, folder, host),
+        packages=(*all_of("packages"), *tables[0]["host_packages"][host.distribution]),
+        sources=all_of("sources"),
+        boot_modules=all_of("boot_modules"),
+        late_modules=all_of("late_modules"),
+        folders=folders,
+        key=_key(tables, folders, host),
     )
 
 
-def _key(table: Mapping[str, Any], folder: Path, host: Host) -> str:
+def _tables(recipes: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The table called `name`, behind those that it extends."""
+    if name not in recipes:
+        raise LabError(f"there is no image recipe called {name}", "choose one of vm_images/images.toml")
+    table = recipes[name]
+    return [*(_tables(recipes, table["extends"]) if "extends" in table else ()), table]
+
+
+def _files(folders: Iterable[Path]) -> list[Path]:
+    return [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+def _key(tables: Sequence[Mapping[str, Any]], folders: Iterable[Path], host: Host) -> str:
     """16 hexadecimal digits that change with anything that changes the image."""
     digest = hashlib.sha256()
-    digest.update(json.dumps([BUILDER_VERSION, table, host.distribution, host.codename]).encode())
+    digest.update(json.dumps([BUILDER_VERSION, tables, host.distribution, host.codename]).encode())
     digest.update(host.architecture.encode())
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in _files(folders):
         content = path.read_bytes()
         digest.update(f"{path.name} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:16]
