@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import lzma
+import re
 import shutil
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +16,6 @@ from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.kernel import unpack_kernel
 from qemu_odx.lab.paths import data_folder
 from qemu_odx.lab.recipe import Host, load_recipe
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOST = Host("debian", "bookworm", "x86_64")
 ELF = b"\x7fELF" + bytes(range(256)) * 8
@@ -59,6 +57,28 @@ def test_key_follows_the_host(recipes: Path, other: Host) -> None:
     assert load_recipe("linux", other).key != load_recipe("linux", HOST).key
 
 
+def test_recipe_that_extends_another_brings_both(recipes: Path) -> None:
+    """Packages, modules and files of both, and a key that follows either."""
+    base, extended = load_recipe("linux", HOST), load_recipe("linux-clients", HOST)
+    assert set(base.packages) < set(extended.packages)
+    assert extended.boot_modules == base.boot_modules
+    assert [path.name for path in extended.files()] == [*(path.name for path in base.files()), "build-ddpt"]
+    for changed in (recipes / "linux" / "init", recipes / "linux-clients" / "build-ddpt"):
+        before = load_recipe("linux-clients", HOST).key
+        changed.write_text("another")
+        assert load_recipe("linux-clients", HOST).key != before
+
+
+def test_source_packages_are_fetched_before_the_recipe_runs() -> None:
+    """By the new tree's own apt settings; a recipe without any asks for none."""
+    commands = {
+        name: " ".join(image.mmdebstrap_command(load_recipe(name, HOST), HOST, Path("/b")))
+        for name in ("linux", "linux-clients")
+    }
+    assert "apt-get" not in commands["linux"]
+    assert re.search(r"apt-get .*source ddpt .*/odx/recipe/customize", commands["linux-clients"])
+
+
 def test_unknown_recipe_is_refused() -> None:
     """The error says where the known ones are."""
     with pytest.raises(LabError, match=r"no image recipe called beos.*images\.toml"):
@@ -94,6 +114,14 @@ def test_sources_are_the_hosts_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_source_packages_come_from_the_same_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each source of binary packages with its source packages, when asked for."""
+    fake_apt(monkeypatch, "Debian http://mirror.example/debian/ stable bookworm main")
+    lines = apt.source_lines(HOST, ("deb", "deb-src")).splitlines()
+    assert [line.split(" ", 1)[0] for line in lines] == ["deb", "deb-src"]
+    assert len({line.split(" ", 1)[1] for line in lines}) == 1
+
+
 def test_sources_before_the_first_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without package lists apt knows neither origin nor codename; the release named is enough."""
     fake_apt(monkeypatch, "$(ORIGIN) http://mirror.example/debian/ bookworm $(CODENAME) main")
@@ -112,7 +140,7 @@ def test_build_without_network_names_the_cure(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(image, "images_folder", lambda: tmp_path / "images")
     keyring = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
     monkeypatch.setattr(
-        apt, "source_lines", lambda _: f"deb {keyring} http://127.0.0.1:9/debian bookworm main\n"
+        apt, "source_lines", lambda *_: f"deb {keyring} http://127.0.0.1:9/debian bookworm main\n"
     )
     with pytest.raises(LabError, match=r"cannot fetch Debian packages: .*check the network and /etc/apt/"):
         image.ensure_image()
