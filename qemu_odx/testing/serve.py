@@ -102,8 +102,9 @@ class ServeProcess:
 
     def _await_ready(self) -> list[str]:
         stdout = self._process.stdout
-        readable, _, _ = select.select([stdout], [], [], PATIENCE)
-        line = stdout.readline() if stdout and readable else b""
+        line = b""
+        if stdout and select.select([stdout], [], [], PATIENCE)[0]:
+            line = stdout.readline()
         if not line:
             raise AssertionError(f"qemu-odx serve did not become ready: {self.errors()}")
         ready = json.loads(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from qemu_odx.server.export import Export
 from qemu_odx.server.loop import Loop
 from qemu_odx.testing.frontend import FrontEnd
 from qemu_odx.testing.ram import GuestRam
+from qemu_odx.wire.vhost_user import HEADER, U64, Feature, ProtocolFeature, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ class SlowDevice:
         self.gone = 0
         self.stopping: list[Callable[[int], None]] = []
         self.fail = False
+        self.features_set = 0
 
     def config(self) -> None:
         """See `Device`."""
@@ -39,6 +42,7 @@ class SlowDevice:
 
     def set_features(self, _features: int) -> None:
         """See `Device`."""
+        self.features_set += 1
         if self.fail:
             raise RuntimeError("a bug of ours")
 
@@ -93,10 +97,24 @@ class Rig:
         front._socket.connect(self.path)
         return front
 
+    def replies(self, front: FrontEnd) -> list[int]:
+        """Requests answered so far."""
+        assert front._socket is not None
+        front._socket.setblocking(False)
+        answered = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                head = front._socket.recv(HEADER.size)
+                request, _, size = HEADER.unpack(head)
+                front._socket.recv(size)
+                answered.append(request)
+        return answered
+
     def start(self, front: FrontEnd) -> None:
         """Everything up to a running ring."""
-        front.features = 1 << 30
-        front.send(2, front.features.to_bytes(8, "little"))
+        front.features = Feature.PROTOCOL_FEATURES
+        front.send(Request.SET_PROTOCOL_FEATURES, U64.pack(ProtocolFeature.MQ.mask))
+        front.send(Request.SET_FEATURES, U64.pack(front.features))
         front._share_memory()
         front.start_ring(0)
         front.enable(0, on=True)
@@ -170,9 +188,46 @@ def test_a_bug_of_ours_ends_one_connection(rig: Rig, caplog: pytest.LogCaptureFi
     """It is logged; the next front end is served."""
     rig.device.fail = True
     first = rig.front_end()
-    first.send(2, bytes(8))
+    first.send(Request.SET_FEATURES, bytes(8))
     rig.until(lambda: rig.device.gone == 1)
     assert "a bug of ours" in caplog.text
     rig.device.fail = False
     rig.start(rig.front_end())
     rig.until(lambda: rig.device.started == 1)
+
+
+def test_a_successor_that_knocks_before_the_farewell_is_served(rig: Rig) -> None:
+    """Both events are there in one round, the newcomer's first."""
+    first = rig.front_end()
+    rig.start(first)
+    rig.until(lambda: rig.device.started == 1)
+    second = rig.front_end()
+    first.lose()
+    rig.until(lambda: bool(rig.device.stopping))
+    rig.device.stopping.pop()(0)
+    rig.start(second)
+    rig.until(lambda: rig.device.started == 2)
+
+
+def test_messages_wait_behind_a_drain_and_go_on_after_it(rig: Rig) -> None:
+    """GET_VRING_BASE is answered late; what was sent after it is answered after it."""
+    front = rig.front_end()
+    rig.start(front)
+    rig.until(lambda: rig.device.started == 1)
+    front.send(Request.GET_VRING_BASE, bytes(8))
+    front.send(Request.GET_QUEUE_NUM)
+    rig.until(lambda: bool(rig.device.stopping))
+    rig.turns(20)
+    assert rig.replies(front) == []
+    rig.device.stopping.pop()(0)
+    rig.turns(20)
+    assert rig.replies(front) == [Request.GET_VRING_BASE, Request.GET_QUEUE_NUM]
+
+
+def test_a_flood_is_taken_in_portions(rig: Rig) -> None:
+    """Other descriptors have their turn between them."""
+    front = rig.front_end()
+    front.send_bytes((HEADER.pack(Request.SET_FEATURES, 1, 8) + bytes(8)) * 1000)
+    rig.until(lambda: rig.device.features_set > 0)
+    assert rig.device.features_set <= 64
+    rig.until(lambda: rig.device.features_set == 1000)
