@@ -82,6 +82,7 @@ class ReferenceTarget:
     """A fresh target as a vector file describes it: no unit attention pending, time 0."""
 
     description: TargetDescription
+    policy: Policy = field(default_factory=Policy.standard)
     clock: VirtualClock = field(default_factory=VirtualClock)
     background: HeldRunner = field(default_factory=HeldRunner)
     target: Target = field(init=False)
@@ -100,7 +101,7 @@ class ReferenceTarget:
             max_segments=1,
         )
         quotas = Quotas(tokens=limits["max_tokens"], tokens_per_nexus=limits["max_tokens"])
-        manager = CopyManager(self.background, self.clock, policy=Policy.standard(), quotas=quotas)
+        manager = CopyManager(self.background, self.clock, policy=self.policy, quotas=quotas)
         units = {item["lun"]: self._unit(item, shared) for item in self.description["lus"]}
         self.target = Target(units, manager, InlineRunner(), power_on_attention=False)
         manager.join(self.target)

@@ -1,0 +1,84 @@
+"""Expiry: an inactivity timeout ends a token, its use gives it a new one, and its death is remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qemu_odx.testing.conformance.bench import CheckSkippedError
+from qemu_odx.testing.conformance.checks.family import Family
+from qemu_odx.testing.conformance.checks.faults import TOKEN_EXPIRED
+
+if TYPE_CHECKING:
+    from qemu_odx.testing.conformance.bench import Bench
+
+FAMILY = Family("expiry")
+CLAUSE = "SPC-4 5.17.6.7"
+TO = 400
+_SHORT = 4
+"""Seconds: long enough to be told from the time that commands take, short enough to wait for."""
+
+
+def _wait(b: Bench, seconds: float) -> None:
+    if seconds > b.device.patience:
+        raise CheckSkippedError(f"would wait for {seconds:.0f} s")
+    b.device.sleep(seconds)
+
+
+@FAMILY.add(CLAUSE, destructive=True)
+def unused_token_expires(b: Bench) -> None:
+    """A token not used for its INACTIVITY TIMEOUT has expired, and says so; no block moves."""
+    unit = b.first
+    old = b.fill(unit, TO, 4, "old")
+    token = b.token(unit, (16, 4), timeout=_SHORT)
+    _wait(b, _SHORT + 1)
+    b.refused(b.write(unit, token, (TO, 4)), TOKEN_EXPIRED)
+    b.holds(unit, TO, old, "what was there")
+
+
+@FAMILY.add(CLAUSE, destructive=True)
+def not_too_early(b: Bench) -> None:
+    """Before that it can be used."""
+    token = b.token(b.first, (16, 4), timeout=2 * _SHORT)
+    _wait(b, _SHORT)
+    b.good(b.write(b.first, token, (TO, 4)))
+
+
+@FAMILY.add(CLAUSE, destructive=True)
+def use_starts_the_timer_anew(b: Bench) -> None:
+    """Each use starts the timer again; without use the token then expires."""
+    token = b.token(b.first, (16, 4), timeout=_SHORT)
+    for _ in range(3):
+        _wait(b, _SHORT * 0.75)
+        b.good(b.write(b.first, token, (TO, 4)))
+    _wait(b, _SHORT + 1)
+    b.refused(b.write(b.first, token, (TO, 4)), TOKEN_EXPIRED)
+
+
+@FAMILY.add(CLAUSE, destructive=True)
+def each_token_has_its_own_time(b: Bench) -> None:
+    """A token that expires takes no other with it."""
+    long, short = b.token(b.first, (16, 4), timeout=10 * _SHORT), b.token(b.first, (16, 4), timeout=1)
+    _wait(b, _SHORT)
+    b.refused(b.write(b.first, short, (TO, 4)), TOKEN_EXPIRED)
+    b.good(b.write(b.first, long, (TO, 4)))
+
+
+@FAMILY.add("SPC-4 5.17.6.5", destructive=True)
+def death_is_remembered(b: Bench) -> None:
+    """Long after, twice its life and more, the token is still known as expired, not as unknown."""
+    token = b.token(b.first, (16, 4), timeout=_SHORT)
+    _wait(b, 3 * _SHORT)
+    b.refused(b.write(b.first, token, (TO, 4)), TOKEN_EXPIRED)
+
+
+@FAMILY.add("SBC-5 5.12, 6.6.9", destructive=True)
+def zero_asks_for_the_default(b: Bench) -> None:
+    """INACTIVITY TIMEOUT 0 gives the DEFAULT INACTIVITY TIMER of VPD 8Fh, no more and no less."""
+    default = b.first.default_inactivity
+    if not default:
+        raise CheckSkippedError("the device tells no DEFAULT INACTIVITY TIMER")
+    token = b.token(b.first, (16, 4))
+    _wait(b, default * 0.75)
+    b.good(b.write(b.first, token, (TO, 4)))
+    _wait(b, default + 1)
+    b.refused(b.write(b.first, token, (TO, 4)), TOKEN_EXPIRED)

@@ -1,0 +1,21 @@
+"""Sense key, ASC and ASCQ of the refusals that checks expect (SPC-4 annex D). Imports nothing of ours."""
+
+from __future__ import annotations
+
+OPERATION_IN_PROGRESS = (5, 0x00, 0x16)
+UNDERRUN_NOTHING = (5, 0x0D, 0x04)
+UNDERRUN = (0xA, 0x0D, 0x04)
+LIST_LENGTH = (5, 0x1A, 0x00)
+INVALID_OPCODE = (5, 0x20, 0x00)
+OUT_OF_RANGE = (5, 0x21, 0x00)
+TOKEN_TYPE = (5, 0x23, 0x01)
+TOKEN_UNKNOWN = (5, 0x23, 0x04)
+TOKEN_CORRUPT = (5, 0x23, 0x05)
+TOKEN_EXPIRED = (5, 0x23, 0x07)
+TOKEN_CANCELLED = (5, 0x23, 0x08)
+TOKEN_DELETED = (5, 0x23, 0x09)
+TOKEN_LENGTH = (5, 0x23, 0x0A)
+INVALID_CDB = (5, 0x24, 0x00)
+INVALID_LIST = (5, 0x26, 0x00)
+TOO_MANY = (5, 0x26, 0x08)
+WRITE_PROTECTED = (7, 0x27, 0x00)
