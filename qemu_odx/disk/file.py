@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
+import stat
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +25,6 @@ from qemu_odx.disk.side import SideFile
 from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from qemu_odx.disk.port import CopyMethod, Extent, Snapshot
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["DiskError", "FileDisk", "open_disk"]
 
 SnapshotPolicy = Literal["auto", "reflink", "copy-before-write"]
+
+PHYSICAL_BLOCK = 4096
+"""Pages of the host's cache are as large: smaller writes cost a read."""
 
 SERIAL_LENGTH = 20  # virtio 1.2, 5.2.6.1 VIRTIO_BLK_T_GET_ID: 20 bytes of ID string
 
@@ -42,6 +46,7 @@ def open_disk(
     *,
     size: int | None = None,
     block_size: int = 512,
+    physical_block_size: int | None = None,
     serial: str | None = None,
     readonly: bool = False,
     snapshots: SnapshotPolicy = "auto",
@@ -53,6 +58,7 @@ def open_disk(
         path: the image; a missing one is created sparse if `size` is given.
         size: bytes; an existing image must have this size already.
         block_size: 512 or 4096.
+        physical_block_size: what guests should align to, a power of two from `block_size` on; 4096 by default.
         serial: 1 to 20 printable ASCII characters; made from name and path by default.
         readonly: open for reading only; several servers may do so at once.
         snapshots: how point-in-time data is held: "reflink" (XFS, btrfs), "copy-before-write" (everywhere)
@@ -69,7 +75,15 @@ def open_disk(
         )
     existed = path.exists()
     image = open_image(path, size=size, block_size=block_size, readonly=readonly)
-    disk = FileDisk(name, image, serial=serial, block_size=block_size, readonly=readonly, snapshots=snapshots)
+    disk = FileDisk(
+        name,
+        image,
+        serial=serial,
+        block_size=block_size,
+        physical_block_size=physical_block_size,
+        readonly=readonly,
+        snapshots=snapshots,
+    )
     if snapshots == "reflink" and not isinstance(disk.vaults(), Reflink):
         disk.close()
         if not existed:
@@ -90,6 +104,7 @@ class FileDisk(CopyTarget):
         *,
         serial: str = "",
         block_size: int = 512,
+        physical_block_size: int | None = None,
         readonly: bool = False,
         snapshots: SnapshotPolicy = "auto",
     ) -> None:
@@ -97,6 +112,7 @@ class FileDisk(CopyTarget):
         self.serial = serial or _default_serial(name, Path(name))
         self.size = image.size
         self.block_size = block_size
+        self.physical_block_size = physical_block_size or max(block_size, PHYSICAL_BLOCK)
         self._file = image.file
         self._guard = Guard()
         self._side = SideFile(image.folder)
@@ -132,13 +148,37 @@ class FileDisk(CopyTarget):
         length = total(data)
         ticket = self._begin(offset, length)
         try:
-            self._file.write(offset, data, length)
-        except OSError as error:
-            if not self._made_room(error):
-                raise
-            self._file.write(offset, data, length)
+            self._overwrite(offset, data, length)
         finally:
             self._guard.end(ticket)
+
+    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+        """Read the range and write what `change` makes of it, no other write in between. Raises OSError."""
+        self._check_writable(offset, length)
+        with self._guard.alone(offset, offset + length):
+            old = memoryview(bytearray(length))
+            self._file.read(offset, [old], length)
+            new = change(bytes(old))
+            if new is not None:
+                self._overwrite(offset, [new], length)
+        return new is not None
+
+    def resize(self, size: int) -> None:
+        """Change the capacity; what snapshots protect beyond a new, smaller end is kept first.
+
+        Raises:
+            ValueError: not a positive multiple of the block size.
+            OSError: the image cannot change its size (EOPNOTSUPP: it is a block device), or it is read-only.
+        """
+        if size <= 0 or size % self.block_size:
+            raise ValueError(f"size={size} is no multiple of the block size {self.block_size}: choose one")
+        self._check_writable(0, 0)
+        if not stat.S_ISREG(os.fstat(self._file.fd).st_mode):
+            raise OSError(errno.EOPNOTSUPP, f"disk {self.name} is a block device: resize that instead")
+        old, self.size = self.size, min(self.size, size)  # from here on, nothing begins beyond the new end
+        with self._guard.alone(size, max(old, size)):
+            os.ftruncate(self._file.fd, size)
+        self.size = size
 
     def flush(self) -> None:
         """Put every completed write on stable storage. Raises OSError."""
@@ -172,7 +212,11 @@ class FileDisk(CopyTarget):
         """Freeze the extents as they are now. Raises OSError if that is not possible."""
         for extent in extents:
             self._check(extent.offset, extent.length)
-        return FileSnapshot(extents, self.vaults().take(extents))
+        snapshot = FileSnapshot(extents, self.vaults().take(extents))
+        if any(extent.end > self.size for extent in extents):  # made smaller meanwhile
+            snapshot.release()
+            raise _outside(self.name)
+        return snapshot
 
     @contextlib.contextmanager
     def overwriting(self, offset: int, length: int) -> Iterator[Callable[[Fragment, int], CopyMethod]]:
@@ -202,6 +246,15 @@ class FileDisk(CopyTarget):
         finally:
             self._file.close()
 
+    def _overwrite(self, offset: int, data: Sequence[memoryview | bytes], length: int) -> None:
+        """Write inside a write that the guard knows of."""
+        try:
+            self._file.write(offset, data, length)
+        except OSError as error:
+            if not self._made_room(error):
+                raise
+            self._file.write(offset, data, length)
+
     def _made_room(self, error: OSError) -> bool:
         """Whether a write may be tried again: the guest's data goes before the snapshots' old data."""
         return error.errno == errno.ENOSPC and self._vaults is not None and self._vaults.sacrifice()
@@ -211,7 +264,16 @@ class FileDisk(CopyTarget):
             raise OSError(errno.EROFS, f"disk {self.name} is read-only")
         if not 0 <= offset <= offset + length <= self.size:
             raise _outside(self.name)
-        return self._guard.begin(offset, offset + length)
+        ticket = self._guard.begin(offset, offset + length)
+        if offset + length > self.size:  # made smaller meanwhile: this write would make the file longer again
+            self._guard.end(ticket)
+            raise _outside(self.name)
+        return ticket
+
+    def _check_writable(self, offset: int, length: int) -> None:
+        if self._readonly:
+            raise OSError(errno.EROFS, f"disk {self.name} is read-only")
+        self._check(offset, length)
 
     def _check(self, offset: int, length: int) -> None:
         if not 0 <= offset <= offset + length <= self.size:

@@ -103,6 +103,25 @@ class Guard:
             self.end(ticket)
 
     @contextlib.contextmanager
+    def alone(self, start: int, end: int) -> Iterator[None]:
+        """A write in flight that has the range to itself: no other write to it is in flight inside.
+
+        It is registered and holds the range still in one breath, so it waits only for writes that began before,
+        which wait for nobody: two of these never wait for each other, and no snapshot slips in between.
+        """
+        with self.lock:
+            self._make_way(start, end)
+            mine = self.hold([(start, end)])
+            self._writes[mine] = (start, end)
+            self._changed.wait_for(lambda: not self._others_write(mine, start, end))
+        try:
+            yield
+        finally:
+            with self.lock:
+                del self._writes[mine]
+                self.let_go(mine)
+
+    @contextlib.contextmanager
     def still(self, ranges: Sequence[Range]) -> Iterator[None]:
         """Hold the ranges still: new writes to them wait, and those in flight have ended on entry."""
         with self.lock:
@@ -125,6 +144,11 @@ class Guard:
         """Undo `hold`; the lock is held by the caller."""
         del self._still[ticket]
         self._changed.notify_all()
+
+    def _others_write(self, mine: int, start: int, end: int) -> bool:
+        return any(
+            ticket != mine and first < end and start < last for ticket, (first, last) in self._writes.items()
+        )
 
     def _make_way(self, start: int, end: int) -> None:
         # Keeping comes before waiting for readers: what is kept is read from aside from then on, so that a

@@ -12,8 +12,11 @@ from qemu_odx.disk.hostfile import HostFile
 from qemu_odx.disk.image import Image
 
 
-def memory_disk(name: str, size: int, block_size: int = 512) -> FileDisk:
+def memory_disk(
+    name: str, size: int, block_size: int = 512, physical_block_size: int | None = None
+) -> FileDisk:
     """An empty disk of `size` bytes (a multiple of `block_size`); its memory is freed by `close`."""
     fd = os.memfd_create(f"odx-{name}", os.MFD_CLOEXEC)
     os.ftruncate(fd, size)
-    return FileDisk(name, Image(HostFile(fd), size, None), block_size=block_size)
+    image = Image(HostFile(fd), size, None)
+    return FileDisk(name, image, block_size=block_size, physical_block_size=physical_block_size)

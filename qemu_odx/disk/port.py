@@ -107,6 +107,10 @@ class Disk(Protocol):
         """Logical block size: 512 or 4096."""
 
     @property
+    def physical_block_size(self) -> int:
+        """What guests should align their writes to: `block_size` times a power of two."""
+
+    @property
     def readonly(self) -> bool:
         """True if every write is to be refused by the devices above."""
 
@@ -121,6 +125,21 @@ class Disk(Protocol):
 
     def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
         """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
+
+    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+        """Read the range and write what `change` makes of its bytes (as many, or None for nothing).
+
+        No other write to the range comes in between, by whatever path. False if `change` gave None. Keep the
+        range small: writes to it wait meanwhile. Raises OSError.
+        """
+
+    def resize(self, size: int) -> None:
+        """Change the capacity to `size` bytes; snapshots keep what they protect. Call it on a worker.
+
+        Raises:
+            ValueError: not a positive multiple of the block size.
+            OSError: the image cannot change its size.
+        """
 
     def flush(self) -> None:
         """Put every completed write on stable storage. Raises OSError."""
