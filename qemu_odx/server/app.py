@@ -84,12 +84,14 @@ class Server:
             raise ServerError("stopped by a second signal before every request in flight had ended")
 
     def close(self) -> None:
-        """Flush and unlock every disk, end the workers.
+        """Remove the sockets, end the workers, flush and unlock every disk.
 
         Raises:
             ServerError: a disk could not be flushed.
         """
         failed = []
+        for export in self._exports:
+            export.close(lambda: None)
         if not self._gave_up:
             self._workers.close()
         for disk in self._disks.values():
@@ -139,6 +141,7 @@ def _open(config: DiskConfig, undo: contextlib.ExitStack) -> Disk:
             config.path,
             size=config.size,
             block_size=config.block_size,
+            physical_block_size=config.physical_block_size,
             serial=config.serial,
             readonly=config.readonly,
         )

@@ -32,10 +32,12 @@ SCSI_FIXED_QUEUES = 2
 """Control and event queue (virtio 1.2, 5.6.2); only the others count as num-queues."""
 MAX_LUN = 255
 """The largest logical unit number that Windows' vioscsi can address."""
+MAX_PHYSICAL_BLOCK = 65536
+"""Bytes."""
 MAX_SERIAL = 20
 """Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
 
-DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly")
+DISK_KEYS = ("id", "path", "size", "block-size", "physical-block-size", "serial", "readonly")
 BLK_KEYS = ("type", "socket", "disk", "num-queues")
 SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues")
 
@@ -51,6 +53,7 @@ class DiskConfig:
     path: str
     size: int | None = None
     block_size: int = 512
+    physical_block_size: int | None = None
     serial: str | None = None
     readonly: bool = False
 
@@ -113,11 +116,15 @@ def parse_disk(options: Options) -> DiskConfig:
     check_keys(options, DISK_KEYS, ("id", "path"))
     if not _ID.fullmatch(options["id"]):
         raise ConfigError(f"id: '{options['id']}' may hold letters, digits, '.', '_' and '-' only")
+    block_size = get(options, "block-size", _block_size, 512)
     return DiskConfig(
         id=options["id"],
         path=options["path"],
         size=get(options, "size", parse_size, None),
-        block_size=get(options, "block-size", _block_size, 512),
+        block_size=block_size,
+        physical_block_size=get(
+            options, "physical-block-size", partial(_physical_block_size, block_size=block_size), None
+        ),
         serial=get(options, "serial", _serial, None),
         readonly=get(options, "readonly", parse_switch, default=False),
     )
@@ -154,6 +161,14 @@ def _scsi_export(options: Options) -> Export:
 def _block_size(text: str) -> int:
     if text not in {"512", "4096"}:
         raise ConfigError(f"'{text}' is neither 512 nor 4096")
+    return int(text)
+
+
+def _physical_block_size(text: str, block_size: int) -> int:
+    """A power of two: what is larger than 64 KiB, guests do not believe."""
+    sizes = [block_size << exponent for exponent in range(8) if block_size << exponent <= MAX_PHYSICAL_BLOCK]
+    if text not in map(str, sizes):
+        raise ConfigError(f"'{text}' is not one of {', '.join(map(str, sizes))}")
     return int(text)
 
 

@@ -19,7 +19,7 @@ from qemu_odx.testing.serve import ServeProcess, run_serve
 from qemu_odx.wire.virtio import blk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 DISK = ("--disk", "id=d0,path=a.img,size=16M")
 EXPORT = ("--export", "type=vhost-user-blk,socket=s.sock,disk=d0")
@@ -110,6 +110,18 @@ def test_somebody_elses_socket_at_our_path_survives_our_end(tmp_path: Path) -> N
     assert (tmp_path / "s.sock").is_socket()
 
 
+def test_nobody_hears_that_it_is_ready(tmp_path: Path) -> None:
+    """Its stdout is closed already: it ends, and leaves no socket."""
+    command = [sys.executable, "-m", "qemu_odx", "serve", *DISK, *EXPORT]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run(command, stdout=write, cwd=tmp_path, env=environment, timeout=60, check=False)
+    os.close(write)
+    assert result.returncode == 1
+    assert left_in(tmp_path) == ["a.img"]
+
+
 def test_the_server_carries_no_foreign_load(tmp_path: Path) -> None:
     """No library of the lab is imported in it, and no drawing of tables."""
     code = (
@@ -188,14 +200,31 @@ def test_an_image_that_was_there_survives_a_failed_start(tmp_path: Path) -> None
     assert (tmp_path / "a.img").stat().st_size == 16 * MIB
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anything")
-def test_a_read_only_image_needs_readonly(tmp_path: Path) -> None:
-    """The cure is in the sentence."""
-    (tmp_path / "a.img").write_bytes(bytes(MIB))
-    (tmp_path / "a.img").chmod(0o400)
-    result = run_serve(["--disk", "id=d0,path=a.img", *EXPORT], cwd=tmp_path)
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder with an image that nobody, root included, may write."""
+    folder = tmp_path / "ro"
+    folder.mkdir()
+    root = os.geteuid() == 0
+    if root and subprocess.run(["mount", "-t", "tmpfs", "odx", folder], check=False).returncode != 0:
+        pytest.skip("root may write anything here, and cannot mount a read-only file system")
+    (folder / "a.img").write_bytes(bytes(MIB))
+    (folder / "a.img").chmod(0o400)
+    if root:
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    yield folder
+    if root:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_read_only_image_needs_readonly(tmp_path: Path, read_only: Path) -> None:
+    """The cure is in the sentence, and it works."""
+    result = run_serve(["--disk", "id=d0,path=ro/a.img", *EXPORT], cwd=tmp_path)
     assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
     assert "readonly=on" in result.stderr
+    with ServeProcess(["--disk", "id=d0,path=ro/a.img,readonly=on", *EXPORT], cwd=tmp_path) as server:
+        assert server.terminate() == 0
 
 
 def test_two_servers_on_one_image_are_refused(tmp_path: Path) -> None:
