@@ -68,9 +68,13 @@ def _list_fault(request: Request, parsed: CopyList, shape: ListShape) -> Sense |
         return sense.INVALID_FIELD_IN_LIST.at(1)
     if parsed.cscd_length % CSCD_SIZE:
         return sense.INVALID_FIELD_IN_LIST.at(shape.cscd_length)
-    if parsed.cscd_length // CSCD_SIZE > limits.max_cscd:
+    too_many_cscds = parsed.cscd_length > limits.max_cscd * CSCD_SIZE
+    too_many_segments = parsed.segment_length > limits.max_segments * SEGMENT_SIZE
+    if too_many_cscds and too_many_segments:  # above MAXIMUM DESCRIPTOR LIST LENGTH, which is the sum
+        return sense.PARAMETER_LIST_LENGTH_ERROR
+    if too_many_cscds:
         return sense.TOO_MANY_CSCD_DESCRIPTORS
-    if parsed.segment_length > limits.max_segments * SEGMENT_SIZE:
+    if too_many_segments:
         return sense.TOO_MANY_DESCRIPTORS
     if parsed.inline_length:
         return sense.INVALID_FIELD_IN_LIST.at(shape.inline_length)

@@ -63,12 +63,13 @@ def write_same(request: Request) -> Plan:
     fault = medium_fault(unit, cdb) or unit.write_protection()
     if fault is not None:
         return fault
-    count = cdb.count or unit.blocks - cdb.lba
+    if cdb.count == 0:  # WSNZ of page B0h: one small command shall not fill a whole disk
+        return sense.INVALID_FIELD_IN_CDB.at(cdb.count_at, in_cdb=True)
     size = unit.block_size
     pattern = bytes(size) if no_data else request.parameter_list(size)
     if len(pattern) < size:
         return sense.INVALID_FIELD_IN_CDB.at(cdb.count_at, in_cdb=True)
-    place, length, may_unmap = cdb.lba * size, count * size, bool(cdb.flags & 0x08)
+    place, length, may_unmap = cdb.lba * size, cdb.count * size, bool(cdb.flags & 0x08)
 
     def fill(disk: Disk) -> Answer:
         if not any(pattern):

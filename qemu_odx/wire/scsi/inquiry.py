@@ -90,7 +90,7 @@ class BlockLimits:
     def packed(self) -> bytes:
         """The page."""
         data = bytearray(64)
-        data[4] = 0x00  # WSNZ=0: a count of 0 in WRITE SAME means up to the last block
+        data[4] = 0x01  # WSNZ: WRITE SAME with a count of 0, up to the last block, is refused
         data[5] = self.compare_and_write
         put16(data, 6, self.granularity)
         put32(data, 8, self.transfer)
