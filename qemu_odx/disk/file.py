@@ -27,7 +27,7 @@ from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from qemu_odx.disk.port import CopyMethod, Extent, Snapshot
+    from qemu_odx.disk.port import CopyMethod, Extent, Io, Snapshot
     from qemu_odx.disk.snapshots import Fragment, VaultKeeper
 
 __all__ = ["DiskError", "FileDisk", "open_disk"]
@@ -136,6 +136,19 @@ class FileDisk(CopyTarget):
         length = total(into)
         self._check(offset, length)
         return self._file.try_read(offset, into, length)
+
+    def try_batch(self, batch: Sequence[Io]) -> Sequence[int]:
+        """Do what needs not wait: cached reads, writes that touch no snapshot. The places of all others."""
+        ranges = [(offset, offset + length) for is_write, offset, length, _ in batch if is_write]
+        if not ranges:
+            return self._file.try_batch(batch)
+        tickets = None if self._readonly else self._guard.try_begin(ranges)
+        if tickets is None:
+            return range(len(batch))
+        try:
+            return self._file.try_batch(batch)
+        finally:
+            self._guard.end_all(tickets)
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""

@@ -93,6 +93,26 @@ class Guard:
             if self._still:
                 self._changed.notify_all()
 
+    def try_begin(self, ranges: Sequence[Range]) -> range | None:
+        """Register writes to all the ranges; their tickets. None if one of them has to wait, or to keep old data."""
+        with self.lock:
+            for start, end in ranges:
+                if (start < self._clear_start or end > self._clear_end) and not self._clear(start, end):
+                    return None
+            first = self._ticket + 1
+            self._ticket += len(ranges)
+            tickets = range(first, first + len(ranges))
+            self._writes.update(zip(tickets, ranges, strict=True))
+        return tickets
+
+    def end_all(self, tickets: range) -> None:
+        """The writes have ended, well or badly."""
+        with self.lock:
+            for ticket in tickets:
+                del self._writes[ticket]
+            if self._still:
+                self._changed.notify_all()
+
     @contextlib.contextmanager
     def writing(self, start: int, end: int) -> Iterator[None]:
         """A write in flight, as a context."""
@@ -149,6 +169,17 @@ class Guard:
         return any(
             ticket != mine and first < end and start < last for ticket, (first, last) in self._writes.items()
         )
+
+    def _clear(self, start: int, end: int) -> bool:
+        """Whether a write to the range may begin as things are; remembers how far around it that is so."""
+        busy = self._still or self._keeping
+        if busy and (_hit(self._still.values(), start, end) or _hit(self._keeping.values(), start, end)):
+            return False
+        if self.keeper.due(start, end):
+            return False
+        if not busy:
+            self._clear_start, self._clear_end = self.keeper.clear(start, end)
+        return True
 
     def _make_way(self, start: int, end: int) -> None:
         # Keeping comes before waiting for readers: what is kept is read from aside from then on, so that a

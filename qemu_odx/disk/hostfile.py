@@ -16,6 +16,8 @@ from qemu_odx.disk.port import Extent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qemu_odx.disk.port import Io
+
 IOV_MAX = 1024  # readv(2), limits.h: buffers that one vectored call takes
 _ZEROES = bytes(1 << 20)
 
@@ -69,6 +71,20 @@ class HostFile:
             elif error.errno != errno.EINVAL:  # EINVAL: more than IOV_MAX buffers
                 raise
             return False
+
+    def try_batch(self, batch: Sequence[Io]) -> list[int]:
+        """Do each in turn without waiting for the disk; the places of those that were not, or not wholly, done."""
+        fd, flags = self.fd, os.RWF_NOWAIT if self._nowait else 0
+        preadv, pwritev = os.preadv, os.pwritev
+        left = []
+        for place, (is_write, offset, length, buffers) in enumerate(batch):
+            try:
+                done = pwritev(fd, buffers, offset) if is_write else preadv(fd, buffers, offset, flags)
+            except OSError:
+                done = -1
+            if done != length:
+                left.append(place)
+        return left
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], length: int) -> None:
         """Write all buffers from `offset` on. Raises OSError, after perhaps a part was written."""

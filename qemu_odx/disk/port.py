@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
+
+Io: TypeAlias = "tuple[bool, int, int, Sequence[memoryview]]"
+"""One transfer: whether it is a write, offset, length, and the buffers, `length` bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,14 @@ class Disk(Protocol):
 
     def try_read(self, offset: int, into: Sequence[memoryview]) -> bool:
         """Read without waiting for the disk; False if that is not possible (call `read` on a worker)."""
+
+    def try_batch(self, batch: Sequence[Io]) -> Sequence[int]:
+        """Do each transfer in turn that needs not wait; all of them must lie inside the disk.
+
+        Returns:
+            The places in `batch` of those not done, ascending: call `read` or `write` for them. What became of
+            their bytes is not known.
+        """
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from qemu_odx.disk.dispatch import DiskQueue
+from qemu_odx.virtio.blk_express import BlkExpress
 from qemu_odx.virtio.chain import fill
 from qemu_odx.virtio.queues import Queues
 from qemu_odx.wire.virtio import blk as wire
@@ -29,7 +30,6 @@ MAX_SEGMENTS: Final = 16
 """Segments of one DISCARD or WRITE_ZEROES: what Windows' viostor sends at most."""
 MAX_SEGMENT_SECTORS: Final = 1 << 22
 """2 GiB in one segment."""
-_PHYSICAL_BLOCK: Final = 4096
 
 
 class Request:
@@ -104,7 +104,7 @@ class BlkDevice:
     def config(self) -> bytes:
         """The configuration space (5.2.4)."""
         block = self._disk.block_size
-        physical = max(block, _PHYSICAL_BLOCK)
+        physical = self._disk.physical_block_size
         return wire.BlkConfig(
             capacity=self._disk.size // wire.SECTOR,
             seg_max=SEG_MAX,
@@ -140,7 +140,8 @@ class BlkDevice:
 
     def start_queue(self, index: int, ring: Ring) -> None:
         """Serve a ring."""
-        self._queues.start(index, ring, self._handle)
+        express = BlkExpress(self._disk, ring, self._may_write)
+        self._queues.start(index, ring, self._handle, express)
 
     def kick(self, index: int) -> None:
         """Process what is available."""
@@ -204,10 +205,16 @@ class BlkDevice:
 
     def _stable(self, request: Request) -> Callable[[int], None]:
         """What ends a request that changed the disk: with write-through it is flushed first (5.2.5.2)."""
-        flushes, chooses = self._acked & wire.F_FLUSH, self._acked & wire.F_CONFIG_WCE
-        write_back = self._wce if chooses else flushes
         done = partial(request.ended, 0)
-        return done if write_back else partial(self._then_flush, done)
+        return done if self._write_back() else partial(self._then_flush, done)
+
+    def _write_back(self) -> bool:
+        """True if the driver knows that it has to flush (5.2.5.2)."""
+        flushes, chooses = self._acked & wire.F_FLUSH, self._acked & wire.F_CONFIG_WCE
+        return bool(self._wce if chooses else flushes)
+
+    def _may_write(self) -> bool:
+        return self._write_back() and not self._disk.readonly
 
     def _then_flush(self, done: Callable[[int], None], errno: int) -> None:
         if errno:

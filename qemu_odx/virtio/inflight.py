@@ -54,6 +54,10 @@ class InflightArea:
             words[8 * head + 11] = words[_LAST_BATCH_WORD]
             words[_LAST_BATCH_WORD] = head
 
+    def run_ahead(self, used_index: int) -> None:
+        """A batch of which nothing was marked is about to be published: the used ring will say `used_index`."""
+        self._words[_USED_INDEX_WORD] = used_index
+
     def clear(self, heads: Sequence[int], used_index: int) -> None:
         """The heads are published; `used_index` is what the used ring says now."""
         for head in heads:
@@ -69,7 +73,9 @@ class InflightArea:
         if words[_VERSION_WORD] != wire.INFLIGHT_VERSION or words[_DESC_NUM_WORD] != self._entries:
             self._set_up(used_index)
         published = (used_index - words[_USED_INDEX_WORD]) & wire.INDEX_MASK
-        self.clear(self._last_batch(min(published, self._entries)), used_index)
+        if published > self._entries:  # not behind but ahead (`run_ahead`): the ring never said so
+            published = 0
+        self.clear(self._last_batch(published), used_index)
         begun = [(self._quads[2 * n + 3], n) for n in range(self._entries) if self._bytes[16 * n + 16]]
         # They are marked again, in this order, before anything new is: counting may start over.
         return [head for _, head in sorted(begun)]

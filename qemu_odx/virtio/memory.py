@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Window = tuple[int, int, memoryview]
+    """A run of guest memory: guest physical address of its first byte, bytes, and the bytes themselves."""
+
 
 class BadAddressError(Exception):
     """The guest named an address range that is not wholly guest memory."""
@@ -55,6 +58,12 @@ class GuestMemory:
         self._regions: list[Region] = []
         self._starts: list[int] = []
         self._hit = _NOWHERE
+
+    @property
+    def recent(self) -> Window:
+        """The region in which an address was found last: most likely the next one lies there too."""
+        hit = self._hit
+        return hit.gpa, hit.size, hit.view
 
     @property
     def regions(self) -> tuple[Region, ...]:

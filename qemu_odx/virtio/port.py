@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from qemu_odx.virtio.memory import GuestMemory
 
 
+class Pollable(Protocol):
+    """A queue that can be looked at instead of waiting for its kick."""
+
+    def pending(self) -> bool:
+        """True if there is something to take."""
+
+    def arm(self) -> bool:
+        """Ask for a kick again; True if something came meanwhile."""
+
+
 @dataclass(slots=True)
 class Ring:
     """A started split virtqueue, as the front end described it.
@@ -33,6 +43,8 @@ class Ring:
         inflight: this queue's part of the in-flight area, or None.
         again: asks the session to `kick` this queue once more after it served the others (never from inside
             the call); None lets a busy queue run until it is empty.
+        poll: looks at the queue for a while, kicks it if there is something, and arms it in the end; False: not
+            now. None: kicks only.
         used_log_gpa: guest physical address of the used ring for the dirty log; the session may set it while
             the ring runs.
     """
@@ -48,6 +60,7 @@ class Ring:
     error: Callable[[], None]
     inflight: memoryview | None = None
     again: Callable[[], None] | None = None
+    poll: Callable[[Pollable], bool] | None = None
     used_log_gpa: int | None = None
 
 

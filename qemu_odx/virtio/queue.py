@@ -1,7 +1,8 @@
 """The device side of a split virtqueue.
 
 Imports `wire/virtio/ring`, `virtio/{chain,inflight,memory,port}`. A session hands over a `Ring`; a device
-takes `Chain`s from it (`drain`, or `pop` one by one) and completes them in any order, then or later.
+takes `Chain`s from it (`drain`, or `pop` one by one) and completes them in any order, then or later. Before that,
+its express lane (`virtio/express.py`) may have whole batches of the plainest requests done at once.
 Next: `virtio/blk.py`, `virtio/scsi.py`.
 
 Three rules of shared memory are kept here:
@@ -15,6 +16,7 @@ Three rules of shared memory are kept here:
 from __future__ import annotations
 
 import logging
+from array import array
 from contextlib import contextmanager
 from itertools import count
 from threading import Lock
@@ -25,9 +27,13 @@ from qemu_odx.virtio.inflight import InflightArea
 from qemu_odx.wire.virtio import ring as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qemu_odx.virtio.port import Ring
+
+    Express = Callable[[Sequence[int], list[int]], Sequence[int]]
+    """Executes those requests (by their heads) that it can at once and appends head and bytes written of each to the
+    list; returns the other heads, in their order."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +65,7 @@ class SplitQueue:
         completed: requests given back since the start.
     """
 
-    def __init__(self, ring: Ring, *, name: str = "queue") -> None:
+    def __init__(self, ring: Ring, *, name: str = "queue", express: Express | None = None) -> None:
         self.next_avail = ring.next_avail
         self.broken = False
         self.taken = 0
@@ -73,7 +79,9 @@ class SplitQueue:
         self._elements = ring.used[: wire.used_size(ring.size) - 2].cast("B").cast("I")
         self._used_index = self._used[wire.INDEX_WORD]
         self._open: dict[int, Chain] = {}
-        self._done: list[tuple[int, int]] = []
+        self._express = express
+        self._done: list[int] = []  # what to publish: head, bytes written, head, bytes written, ...
+        self._unmarked = False  # nothing in `_done` was ever marked in the in-flight area
         self._depth = 0
         self._stopped: Callable[[int], None] | None = None
         self._area = InflightArea(ring.inflight, ring.size) if ring.inflight is not None else None
@@ -98,6 +106,7 @@ class SplitQueue:
         heads = self._area.recover(self._used_index) if self._area else []
         if heads:
             self.next_avail = (self._used_index + len(heads)) & wire.INDEX_MASK
+        self._mark(heads)
         return [self._open_chain(head) for head in heads]
 
     def drain(self, handle: Callable[[Chain], None]) -> None:
@@ -110,19 +119,34 @@ class SplitQueue:
         self._suppress_kicks()
         again = self._ring.again
         for _ in range(ROUNDS) if again else count():
-            with self.batch():
-                for chain in self._take(BATCH):
-                    self._run(handle, chain)
+            self._serve_batch(handle)
             if self._empty():
                 return
         if again:
             again()
 
+    def _serve_batch(self, handle: Callable[[Chain], None]) -> None:
+        self._depth += 1
+        try:
+            for head in self._ahead(self._take(BATCH)):
+                self._run(handle, self._open_chain(head))
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.publish()
+
     def _empty(self) -> bool:
-        """True if there is nothing to take, and the next entry will bring a kick."""
+        """True if there is nothing to take, and the next entry will be noticed."""
         if self.broken or self._stopped is not None:
             return True
-        return self._avail[wire.INDEX_WORD] == self.next_avail and not self.arm()
+        if self._avail[wire.INDEX_WORD] != self.next_avail:
+            return False
+        poll = self._ring.poll
+        return (poll is not None and poll(self)) or not self.arm()
+
+    def pending(self) -> bool:
+        """True if there is something to take: what a poller asks, often."""
+        return self._avail[wire.INDEX_WORD] != self.next_avail and self._stopped is None and not self.broken
 
     def _run(self, handle: Callable[[Chain], None], chain: Chain) -> None:
         try:
@@ -135,30 +159,67 @@ class SplitQueue:
     def pop(self) -> Chain | None:
         """Take one request, if there is any; for queues whose buffers wait for the device's need."""
         with self.batch():
-            chains = self._take(1)
-        return chains[0] if chains else None
+            heads = self._take(1)
+            self._mark(heads)
+            return self._open_chain(heads[0]) if heads else None
 
     # -- taking ------------------------------------------------------------------------------------
 
-    def _take(self, limit: int) -> list[Chain]:
-        """Open up to `limit` available requests; a bad head is refused or breaks the ring."""
+    def _take(self, limit: int) -> Sequence[int]:
+        """Up to `limit` available heads; a bad head is refused or breaks the ring."""
         if self.broken or self._stopped is not None:
-            return []
+            return ()
         available = (self._avail[wire.INDEX_WORD] - self.next_avail) & wire.INDEX_MASK
+        if not available:
+            return ()
         if available > self._size:
             self._break(f"available index jumped by {available} in a ring of {self._size}")
-            return []
-        chains = []
-        for head in self._heads(min(available, limit)):
-            if head >= self._size:
-                self._break(f"available entry {head} in a ring of {self._size}")
-                break
-            self.next_avail = (self.next_avail + 1) & wire.INDEX_MASK
-            if head in self._open:
-                self._refuse(head)
+            return ()
+        heads = self._heads(min(available, limit))
+        if max(heads) >= self._size:
+            heads = self._up_to_bad(heads)
+        self.next_avail = (self.next_avail + len(heads)) & wire.INDEX_MASK
+        self.taken += len(heads)
+        if len(set(heads)) != len(heads) or not self._open.keys().isdisjoint(heads):
+            heads = self._without_repeats(heads)
+        return heads
+
+    def _up_to_bad(self, heads: list[int]) -> list[int]:
+        place, bad = next((place, head) for place, head in enumerate(heads) if head >= self._size)
+        self._break(f"available entry {bad} in a ring of {self._size}")
+        return heads[:place]
+
+    def _without_repeats(self, heads: list[int]) -> list[int]:
+        """The same head twice: the second is given back unexecuted, the first goes on."""
+        fresh: dict[int, None] = {}
+        for head in heads:
+            if head in fresh or head in self._open:
+                self._give_back(head, 0)
             else:
-                chains.append(self._open_chain(head))
-        return chains
+                fresh[head] = None
+        return list(fresh)
+
+    def _ahead(self, heads: Sequence[int]) -> Sequence[int]:
+        """Let the express lane execute what it can; the others are marked and returned.
+
+        What is in no one's list is executed again after a crash, from the place in the available ring that follows
+        from the count of the marked. So a batch needs no marks if all of it is done before any of it is published,
+        and if only one request of it is to be marked, then all are, in their order.
+        """
+        if self._express is None or not heads or self._done:
+            self._mark(heads)
+            return heads
+        rest = self._express(heads, self._done)
+        self.completed += len(self._done) // 2
+        self._unmarked = not rest
+        if rest:
+            self._mark(heads)
+        return rest
+
+    def _mark(self, heads: Sequence[int]) -> None:
+        if self._area is not None:
+            for head in heads:
+                self._area.mark(head)
 
     def _heads(self, most: int) -> list[int]:
         """The next entries of the available ring, copied; up to its end, the rest is the next batch's."""
@@ -167,19 +228,10 @@ class SplitQueue:
         return self._avail[wire.AVAIL_RING_WORD + first : wire.AVAIL_RING_WORD + last].tolist()
 
     def _open_chain(self, head: int) -> Chain:
-        if self._area is not None:
-            self._area.mark(head)
         chain = Chain(head, self._ring.memory, self._finish)
         self._open[head] = chain
-        self.taken += 1
         chain.load(self._ring.desc, self._size)
         return chain
-
-    def _refuse(self, head: int) -> None:
-        """The same head twice: the second is given back unexecuted, the first goes on."""
-        self.taken += 1
-        self.completed += 1
-        self._done.append((head, 0))
 
     def _break(self, reason: str) -> None:
         self.broken = True
@@ -204,34 +256,54 @@ class SplitQueue:
     def _finish(self, chain: Chain, written: int) -> None:
         """A chain's `complete`."""
         del self._open[chain.head]
-        self.completed += 1
-        self._done.append((chain.head, written))
+        self._unmarked = False
+        self._give_back(chain.head, written)
         if not self._depth:
             self.publish()
 
+    def _give_back(self, head: int, written: int) -> None:
+        self.completed += 1
+        self._done += (head, written)
+
     def publish(self) -> None:
-        """Show the driver the completions made so far; `batch` does so at its end."""
+        """Show the driver the completions made so far; a batch does so at its end."""
         if not self._done:
             return
         done, self._done = self._done, []
-        old = index = self._used_index
-        for head, written in done:
-            slot = wire.USED_RING_LONG + 2 * (index & self._mask)
-            self._elements[slot] = head
-            self._elements[slot + 1] = written
-            index += 1
-        self._used_index = new = index & wire.INDEX_MASK
-        heads = [head for head, _ in done]
-        if self._area is not None:
-            self._area.link(heads)
-        self._used[wire.INDEX_WORD] = new
-        if self._area is not None:
-            self._area.clear(heads, new)
+        old = self._used_index
+        self._used_index = new = (old + len(done) // 2) & wire.INDEX_MASK
+        self._write_elements(old, done)
+        self._publish_index(new, done)
         self._log_used()
         full_fence()
         if self._wants_call(old, new):
             self._ring.call()
         self._end_stop()
+
+    def _write_elements(self, index: int, done: list[int]) -> None:
+        """Store used elements, in one go up to the end of the ring; nobody looks at them yet."""
+        while done:
+            slot = index & self._mask
+            part = done[: 2 * (self._size - slot)]
+            start = wire.USED_RING_LONG + 2 * slot
+            self._elements[start : start + len(part)] = array("I", part)
+            done = done[len(part) :]
+            index += len(part) // 2
+
+    def _publish_index(self, new: int, done: list[int]) -> None:
+        """Store the used index, in step with the in-flight area."""
+        area = self._area
+        if area is None:
+            self._used[wire.INDEX_WORD] = new
+        elif self._unmarked:
+            area.run_ahead(new)
+            self._used[wire.INDEX_WORD] = new
+        else:
+            heads = done[::2]
+            area.link(heads)
+            self._used[wire.INDEX_WORD] = new
+            area.clear(heads, new)
+        self._unmarked = False
 
     def _wants_call(self, old: int, new: int) -> bool:
         if self._ring.event_idx:

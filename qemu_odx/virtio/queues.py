@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.virtio.chain import Chain
     from qemu_odx.virtio.port import Ring
+    from qemu_odx.virtio.queue import Express
 
 
 class Queues:
@@ -23,9 +24,11 @@ class Queues:
         self._name = name
         self._started: dict[int, tuple[SplitQueue, Callable[[Chain], None]]] = {}
 
-    def start(self, index: int, ring: Ring, handle: Callable[[Chain], None]) -> None:
-        """Start a queue; `handle` gets each request."""
-        queue = SplitQueue(ring, name=f"{self._name} queue {index}")
+    def start(
+        self, index: int, ring: Ring, handle: Callable[[Chain], None], express: Express | None = None
+    ) -> None:
+        """Start a queue; `handle` gets each request that `express` did not take."""
+        queue = SplitQueue(ring, name=f"{self._name} queue {index}", express=express)
         self._started[index] = queue, handle
         queue.start(handle)
 
