@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from qemu_odx.disk.file import open_disk
 from qemu_odx.disk.port import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from qemu_odx.disk.file import FileDisk
     from qemu_odx.disk.port import Snapshot
@@ -172,9 +174,14 @@ def test_a_stream_of_copies_does_not_starve_a_writer(make_disk: Callable[[str], 
     assert read(destination, 0, 2 * CLUSTER) == b"1" * 2 * CLUSTER
 
 
-def test_a_release_leaves_the_data_to_a_copy_that_reads_it(make_disk: Callable[[str], FileDisk]) -> None:
+@pytest.mark.parametrize("policy", ["copy-before-write", "reflink"])
+def test_a_release_leaves_the_data_to_a_copy_that_reads_it(
+    policy: Any, make_disk: Callable[[str], FileDisk], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """The space is given back, and used again, only after the copy."""
-    source, destination = make_disk("source"), make_disk("destination")
+    folder = request.getfixturevalue("xfs") if policy == "reflink" else tmp_path
+    source = open_disk("source", folder / "released.img", size=SIZE, snapshots=policy)
+    destination = make_disk("destination")
     source.write(0, [b"1" * SIZE])
     snapshot = source.snapshot([Extent(0, CLUSTER)])
     source.write(0, [b"2" * CLUSTER])
@@ -190,6 +197,8 @@ def test_a_release_leaves_the_data_to_a_copy_that_reads_it(make_disk: Callable[[
     assert read(destination, 0, CLUSTER) == b"1" * CLUSTER
     assert source._side.used == CLUSTER
     assert snapshot_bytes(other) == b"2" * CLUSTER
+    source.close()
+    (folder / "released.img").unlink()
 
 
 def test_two_writers_of_one_cluster_keep_it_once(filled: FileDisk) -> None:
@@ -201,6 +210,7 @@ def test_two_writers_of_one_cluster_keep_it_once(filled: FileDisk) -> None:
     writers.append(Task(lambda: filled.write(4096, [b"3" * 512])))
     assert writers[1].waits()
     Task(lambda: filled.write(CLUSTER, [b"4" * 512])).finish()
+    assert filled._side.used == 2 * CLUSTER
     gate.open()
     for writer in writers:
         writer.finish()
