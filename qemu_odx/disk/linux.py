@@ -1,4 +1,4 @@
-"""Linux calls that the standard library does not wrap: fallocate(2) and FICLONERANGE.
+"""Linux calls that the standard library does not wrap: fallocate, sync_file_range and FICLONERANGE.
 
 Imports nothing of ours. Next: `hostfile.py` and `copying.py` use them.
 """
@@ -25,10 +25,14 @@ NOT_SUPPORTED = frozenset(
 )
 """Answers by which a file system says that it lacks an operation, or lacks it for these two files."""
 
+_SYNC_FILE_RANGE = 0x7  # linux/fs.h: SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _fallocate = getattr(_libc, "fallocate64", _libc.fallocate)
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _fallocate.restype = ctypes.c_int
+_sync_file_range = _libc.sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -37,6 +41,11 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
+
+
+def write_back(fd: int, offset: int, length: int) -> None:
+    """Write the range's dirty pages to the device and wait for them (no promise of durability)."""
+    _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE)  # what fails here fails again, and is told, later
 
 
 def clone_range(source: int, offset: int, destination: int, destination_offset: int, length: int) -> None:

@@ -53,6 +53,8 @@ class Reflink:
         """Share the blocks of the extents while no write to them is in flight. Raises OSError."""
         ranges = disjoint(extents)
         vault = ReflinkVault(self, ranges)
+        for start, end in ranges:  # cloning writes dirty pages back first; better while nobody has to wait
+            linux.write_back(self._image.fd, start, end - start)
         try:
             with self.guard.still(ranges):
                 for start, end in ranges:
