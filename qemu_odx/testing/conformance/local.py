@@ -50,7 +50,7 @@ class LocalDevice:
     patience = float("inf")
 
     def __init__(self, policy: Policy | None = None) -> None:
-        self.reference = ReferenceTarget(SMALL, policy=policy or Policy())
+        self.reference = ReferenceTarget(SMALL, policy=policy or Policy(), filled=False)
         self.luns = self.reference.target.luns()
 
     def __enter__(self) -> Self:
@@ -66,8 +66,12 @@ class LocalDevice:
         return self.reference.command(f"I{nexus}", lun, cdb, data_out)
 
     def sleep(self, seconds: float) -> None:
-        """Move the clock."""
-        self.reference.clock.advance(seconds)
+        """Move the clock; the copy manager looks after its tokens meanwhile, as in a server."""
+        while seconds > 0:
+            step = min(seconds, 1.0)
+            self.reference.clock.advance(step)
+            self.reference.target.manager.tick()
+            seconds -= step
 
     def idle(self) -> None:
         """Run what is held in the background."""

@@ -83,6 +83,7 @@ class ReferenceTarget:
 
     description: TargetDescription
     policy: Policy = field(default_factory=Policy.standard)
+    filled: bool = True
     clock: VirtualClock = field(default_factory=VirtualClock)
     background: HeldRunner = field(default_factory=HeldRunner)
     target: Target = field(init=False)
@@ -120,8 +121,9 @@ class ReferenceTarget:
 
     def _unit(self, item: UnitDescription, limits: Limits) -> LogicalUnit:
         number, size = item["lun"], item["block_size"]
-        disk = memory_disk(f"lu{number}", item["blocks"] * size, size)
-        disk.write(0, [_content(number, item["blocks"], size)])
+        disk = memory_disk(f"lu{number}", item["blocks"] * size, size, physical_block_size=size)
+        if self.filled:
+            disk.write(0, [_content(number, item["blocks"], size)])
         self.disks[number] = disk
         naa = bytes.fromhex(item.get("naa") or f"6{number:031x}")
         return LogicalUnit(number, disk, DiskQueue(disk, InlineRunner()), naa, limits)

@@ -12,7 +12,6 @@ from qemu_odx.testing.conformance.bench import CheckSkippedError, ranges
 from qemu_odx.testing.conformance.checks.family import Family
 from qemu_odx.testing.conformance.checks.faults import (
     INVALID_CDB,
-    INVALID_LIST,
     TOKEN_UNKNOWN,
     UNDERRUN,
     UNDERRUN_NOTHING,
@@ -118,8 +117,8 @@ def error_recovery_page(b: Bench) -> None:
 @FAMILY.add("SPC-4 4.5.3, classpnp SENSE_DATA_EX")
 def fixed_format_sense(b: Bench) -> None:
     """Sense data comes in fixed format: of the other, the count does not fit the 18 bytes that are kept."""
-    answer = b.near.populate(b.first.lun, ranges([(16, 8), (16, 8)]))
-    b.refused(answer, INVALID_LIST)
+    answer = b.near.information(b.first.lun, 0xFEDCBA98)
+    b.refused(answer, INVALID_CDB)
     b.expect("response code 70h", ok=answer.sense[:1] in {b"\x70", b"\xf0"}, found=answer.sense.hex())
     b.expect("at least 14 bytes", ok=len(answer.sense) >= 14, found=len(answer.sense))
 
