@@ -26,16 +26,18 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """One `--disk` of `qemu-odx serve`: identifier, image file, size in bytes, serial number."""
+    """One `--disk` of `qemu-odx serve`: identifier, image file, size in bytes, serial number, block size."""
 
     name: str
     path: Path
     size: int
     serial: str
+    block_size: int = 512
 
     def argument(self) -> str:
         """The value of `--disk`."""
-        return f"id={self.name},path={self.path},size={self.size},serial={self.serial}"
+        blocks = f",block-size={self.block_size}" if self.block_size != 512 else ""
+        return f"id={self.name},path={self.path},size={self.size},serial={self.serial}{blocks}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
+from client_guest import ClientGuest, client_guest
 
 from qemu_odx.lab.accelerator import choose_accelerator
 from qemu_odx.lab.backend import Backend, serve_command
@@ -57,3 +58,10 @@ def rig(image: Image) -> Iterator[Rig]:
         yield Rig(guest, backend, run.path)
         guest.power_off()
         assert backend.stop() == 0
+
+
+@pytest.fixture(scope="session")
+def clients() -> Iterator[ClientGuest]:
+    """One guest with independent SCSI clients for the session."""
+    with client_guest(ensure_image("linux-clients")) as booted:
+        yield booted

@@ -20,14 +20,16 @@ def shell(script: str) -> list[str]:
 def test_command_line_names_disks_and_exports() -> None:
     """The server is started just as a user would start it."""
     command = serve_command(
-        [DiskSpec("d0", Path("/r/a.img"), 4096, "one")],
+        [DiskSpec("d0", Path("/r/a.img"), 4096, "one"), DiskSpec("d1", Path("/r/b.img"), 8192, "two", 4096)],
         [ScsiExport(Path("/r/s.sock"), ("d0", "d1")), BlkExport(Path("/r/b.sock"), "d1")],
     )
-    assert command[-8:] == [
+    assert command[-10:] == [
         "serve",
         "--json",
         "--disk",
         "id=d0,path=/r/a.img,size=4096,serial=one",
+        "--disk",
+        "id=d1,path=/r/b.img,size=8192,serial=two,block-size=4096",
         "--export",
         "type=vhost-user-scsi,socket=/r/s.sock,lun0=d0,lun1=d1",
         "--export",
