@@ -34,9 +34,6 @@ __all__ = ["DiskError", "FileDisk", "open_disk"]
 
 SnapshotPolicy = Literal["auto", "reflink", "copy-before-write"]
 
-PHYSICAL_BLOCK = 4096
-"""Pages of the host's cache are as large: smaller writes cost a read."""
-
 SERIAL_LENGTH = 20  # virtio 1.2, 5.2.6.1 VIRTIO_BLK_T_GET_ID: 20 bytes of ID string
 
 
@@ -58,7 +55,7 @@ def open_disk(
         path: the image; a missing one is created sparse if `size` is given.
         size: bytes; an existing image must have this size already.
         block_size: 512 or 4096.
-        physical_block_size: what guests should align to, a power of two from `block_size` on; 4096 by default.
+        physical_block_size: what guests should align to, a power of two from `block_size` on.
         serial: 1 to 20 printable ASCII characters; made from name and path by default.
         readonly: open for reading only; several servers may do so at once.
         snapshots: how point-in-time data is held: "reflink" (XFS, btrfs), "copy-before-write" (everywhere)
@@ -112,7 +109,7 @@ class FileDisk(CopyTarget):
         self.serial = serial or _default_serial(name, Path(name))
         self.size = image.size
         self.block_size = block_size
-        self.physical_block_size = physical_block_size or max(block_size, PHYSICAL_BLOCK)
+        self.physical_block_size = physical_block_size
         self._file = image.file
         self._guard = Guard()
         self._side = SideFile(image.folder)

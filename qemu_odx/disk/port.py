@@ -110,8 +110,8 @@ class Disk(Protocol):
         """Logical block size: 512 or 4096."""
 
     @property
-    def physical_block_size(self) -> int:
-        """What guests should align their writes to: `block_size` times a power of two."""
+    def physical_block_size(self) -> int | None:
+        """What guests are told to align their writes to: `block_size` times a power of two. None: unknown."""
 
     @property
     def readonly(self) -> bool:

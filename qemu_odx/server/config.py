@@ -37,7 +37,7 @@ MAX_PHYSICAL_BLOCK = 65536
 MAX_SERIAL = 20
 """Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
 
-DISK_KEYS = ("id", "path", "size", "block-size", "physical-block-size", "serial", "readonly")
+DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly", "physical-block-size")
 BLK_KEYS = ("type", "socket", "disk", "num-queues")
 SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues")
 
@@ -47,15 +47,15 @@ _LUN_KEY = re.compile(r"lun(0|[1-9]\d{0,4})")
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """One `--disk`: a raw image. `size` in bytes, or None to take the image as it is."""
+    """One `--disk`: a raw image. `size` in bytes, or None to take the image as it is; so `physical_block_size`."""
 
     id: str
     path: str
     size: int | None = None
     block_size: int = 512
-    physical_block_size: int | None = None
     serial: str | None = None
     readonly: bool = False
+    physical_block_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

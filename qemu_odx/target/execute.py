@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from qemu_odx.target.plan import GOOD, Data, OnDisk, ReadBlocks, StartCopy, WaitFor, WriteBlocks
+from qemu_odx.target.plan import GOOD, Data, Deferred, OnDisk, ReadBlocks, StartCopy, WaitFor, WriteBlocks
 from qemu_odx.target.port import Reply
 from qemu_odx.wire.scsi import sense
 from qemu_odx.wire.scsi.sense import Sense, Status
@@ -34,30 +34,47 @@ def perform(plan: Plan, task: Task, target: Target, finish: Finish) -> None:
         case WriteBlocks():
             _write(plan, task, target, finish)
         case OnDisk():
-            disk = target.units[task.lun].disk
-            target.runner.run(
-                lambda: plan.work(disk), lambda result: finish(reply_with(_answer(result), task))
-            )
+            _run(plan, task, target, finish)
         case StartCopy():
             target.manager.start(plan, task, target, lambda answer: finish(reply_with(answer, task)))
         case WaitFor():
             plan.operation.when_over.append(lambda: finish(reply_with(GOOD, task)))
+        case Deferred():
+            plan.begin(lambda answer: finish(reply_with(answer, task)))
 
 
 def reply_with(answer: Answer, task: Task) -> Reply:
     """A reply with data, sense or a bare status."""
     if isinstance(answer, Data):
         written = scatter(answer.data, task.data_in)
-        return Reply(Status.GOOD, data_in_length=written, overrun=len(answer.data) - written)
+        return Reply(
+            Status.GOOD,
+            data_in_length=written,
+            data_out_length=task.taken,
+            overrun=len(answer.data) - written,
+        )
     if isinstance(answer, Sense):
-        return Reply(Status.CHECK_CONDITION, answer.fixed())
-    return Reply(answer)
+        return Reply(Status.CHECK_CONDITION, answer.fixed(), data_out_length=task.taken)
+    return Reply(answer, data_out_length=task.taken)
 
 
-def _answer(result: Answer | BaseException) -> Answer:
+def _run(plan: OnDisk, task: Task, target: Target, finish: Finish) -> None:
+    unit = target.units[task.lun]
+    disk, stable = unit.disk, plan.stable or (plan.writes and not unit.mode.write_cache)
+
+    def work() -> Answer:
+        answer = plan.work(disk)
+        if stable:
+            disk.flush()
+        return answer
+
+    target.runner.run(work, lambda result: finish(reply_with(_answer(result, writing=plan.writes), task)))
+
+
+def _answer(result: Answer | BaseException, *, writing: bool) -> Answer:
     """The answer of a worker; an error of the host becomes sense."""
     if isinstance(result, OSError):
-        return sense_for(result.errno or errno.EIO, writing=True)
+        return sense_for(result.errno or errno.EIO, writing=writing)
     if isinstance(result, BaseException):
         return sense.INTERNAL_FAILURE
     return result

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qemu_odx.target.mode_pages import ModePages
+from qemu_odx.target.reservations import Reservations
 from qemu_odx.tokens.limits import Limits
 from qemu_odx.wire.scsi import sense
 
@@ -44,6 +45,7 @@ class LogicalUnit:
         limits: token copy limits, in this unit's blocks.
         mode: mode pages.
         stopped: START STOP UNIT stopped it.
+        reservations: who may use it; the same for every logical unit on the disk.
     """
 
     number: int
@@ -53,7 +55,7 @@ class LogicalUnit:
     limits: Limits
     mode: ModePages = field(default_factory=ModePages)
     stopped: bool = False
-    physical_exponent: int = 0
+    reservations: Reservations = field(default_factory=Reservations)
     prevented: set[Hashable] = field(default_factory=set)
     _attentions: dict[Hashable, deque[Sense]] = field(default_factory=dict)
 
@@ -72,6 +74,12 @@ class LogicalUnit:
     def blocks(self) -> int:
         """Capacity in logical blocks."""
         return self.disk.size // self.disk.block_size
+
+    @property
+    def physical_exponent(self) -> int:
+        """LOGICAL BLOCKS PER PHYSICAL BLOCK EXPONENT: log2 (SBC-3 5.16)."""
+        physical = self.disk.physical_block_size or self.block_size
+        return (physical // self.block_size).bit_length() - 1
 
     def write_protection(self) -> Sense | None:
         """Why writes are refused, or None."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.target.plan import GOOD
 from qemu_odx.target.policy import NoResources, Policy
+from qemu_odx.target.reservations import Reservations
 from qemu_odx.tokens.limits import Quotas
 from qemu_odx.tokens.operations import OperationTable
 from qemu_odx.tokens.registry import Fault, TokenRegistry
@@ -48,6 +49,7 @@ class CopyManager:
     tokens: TokenRegistry[Snapshot] = field(init=False)
     operations: OperationTable = field(init=False)
     targets: list[Target] = field(default_factory=list)
+    _reservations: dict[str, Reservations] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokens = TokenRegistry(self.clock, self.random, self.quotas, _release)
@@ -56,6 +58,12 @@ class CopyManager:
     def join(self, target: Target) -> None:
         """A target uses this copy manager from now on."""
         self.targets.append(target)
+        for unit in target.units.values():
+            unit.reservations = self.reservations(unit.disk)
+
+    def reservations(self, disk: Disk) -> Reservations:
+        """Who may use a disk: one answer for all front doors to it."""
+        return self._reservations.setdefault(disk.name, Reservations())
 
     def start(self, plan: StartCopy, task: Task, target: Target, finish: Callable[[Answer], None]) -> None:
         """Run a copy: in the foreground `finish` comes at its end, in the background at once."""
@@ -99,7 +107,8 @@ class CopyManager:
         self.operations.drop_results(nexus)
 
     def disk_removed(self, disk: Disk) -> None:
-        """A disk is taken away: tokens made from it are cancelled."""
+        """A disk is taken away: tokens made from it are cancelled, nobody is registered any more."""
+        self._reservations.pop(disk.name, None)
         self.tokens.kill_made_from(disk.name, Fault.CANCELLED)
 
     def tick(self) -> float | None:

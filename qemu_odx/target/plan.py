@@ -48,9 +48,16 @@ Answer: TypeAlias = "Data | Sense | Status"
 
 @dataclass(frozen=True, slots=True)
 class OnDisk:
-    """Run `work` on a worker; what it returns is the answer, an OSError becomes a medium error."""
+    """Run `work` on a worker; what it returns is the answer, an OSError becomes a medium error.
+
+    Attributes:
+        writes: it changes the disk: without a write cache, that is made stable before the answer.
+        stable: made stable in any case (FUA).
+    """
 
     work: Callable[[Disk], Answer]
+    writes: bool = False
+    stable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +85,11 @@ class WaitFor:
     operation: Operation
 
 
-Plan: TypeAlias = "Answer | ReadBlocks | WriteBlocks | OnDisk | StartCopy | WaitFor"
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """`begin` is given a callback and calls it once with the answer, now or later."""
+
+    begin: Callable[[Callable[[Answer], None]], None]
+
+
+Plan: TypeAlias = "Answer | ReadBlocks | WriteBlocks | OnDisk | StartCopy | WaitFor | Deferred"

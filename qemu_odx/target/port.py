@@ -18,6 +18,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class LoginNexus:
+    """An I_T nexus whose initiator port comes back: one life of a guest's driver at a front door.
+
+    Attributes:
+        port: names the initiator port. Registrations of persistent reservations belong to it.
+        life: tells one login from the next: tasks, results and unit attentions belong to that.
+    """
+
+    port: str
+    life: int
+
+
+def initiator_port(nexus: Nexus) -> Hashable:
+    """What of a nexus outlives its loss (SPC-4 5.13.5: registrations stay)."""
+    return nexus.port if isinstance(nexus, LoginNexus) else nexus
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The end of a SCSI task.
 
@@ -50,6 +68,7 @@ class Task:
         data_out: the initiator's data, guest memory: parameter lists are copied once before they are looked at.
         data_in: where data for the initiator goes, guest memory.
         done: called once with the reply.
+        taken: bytes of data-out that the command asked for, set on its way.
     """
 
     nexus: Nexus
@@ -59,6 +78,7 @@ class Task:
     data_in: Sequence[memoryview]
     done: Callable[[Reply], None]
     tag: int = 0
+    taken: int = 0
 
 
 class ScsiTarget(Protocol):

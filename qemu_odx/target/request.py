@@ -52,22 +52,31 @@ class Request:
         """The copy manager that the target belongs to."""
         return self.target.manager
 
+    def take(self, length: int) -> bool:
+        """The command wants so many bytes of data-out; False if there are less: the front door reports that."""
+        self.task.taken = length
+        return sum(map(len, self.task.data_out)) >= length
+
     def parameter_list(self, length: int) -> bytes:
         """A private copy of at most `length` bytes of data-out, taken once: the guest may change its own."""
-        return gather(self.task.data_out, length)
+        data = gather(self.task.data_out, length)
+        self.task.taken = len(data)
+        return data
 
 
 Handler: TypeAlias = "Callable[[Request], Plan]"
 
 
-def gather(views: Sequence[memoryview], length: int) -> bytes:
-    """The first `length` bytes of some buffers, copied."""
+def gather(views: Sequence[memoryview], length: int, offset: int = 0) -> bytes:
+    """At most `length` bytes of some buffers from `offset` on, copied."""
     parts = []
     for view in views:
         if length <= 0:
             break
-        parts.append(bytes(view[:length]))
-        length -= len(parts[-1])
+        part = bytes(view[offset : offset + length])
+        offset = max(0, offset - len(view))
+        length -= len(part)
+        parts.append(part)
     return b"".join(parts)
 
 

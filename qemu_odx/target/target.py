@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qemu_odx.disk.dispatch import DiskQueue
-from qemu_odx.target import execute
+from qemu_odx.target import execute, shared_disk
 from qemu_odx.target.commands.inquiry import absent_unit
 from qemu_odx.target.commands.report import report_luns_of
 from qemu_odx.target.commands.table import HANDLERS
+from qemu_odx.target.conflicts import wanted
 from qemu_odx.target.lun import LogicalUnit
+from qemu_odx.target.port import initiator_port
 from qemu_odx.target.request import Request
 from qemu_odx.target.tasks import TaskSet
 from qemu_odx.wire.scsi import opcodes, sense
 from qemu_odx.wire.scsi.cdb import control_naca
+from qemu_odx.wire.scsi.sense import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,6 +107,8 @@ class Target:
             pending = unit.attention(task.nexus)
             if pending is not None:
                 return pending
+        if unit.reservations.conflicts(initiator_port(task.nexus), wanted(operation, task.cdb)):
+            return Status.RESERVATION_CONFLICT
         return HANDLERS[operation.name](Request(task, operation, unit, self))
 
     def _absent(self, task: Task) -> Plan:
@@ -149,16 +154,39 @@ class Target:
         unit.mode.reset()
         unit.stopped = False
         unit.prevented.clear()
+        unit.reservations.drop_reserve()
         self.manager.end_copies(self, lun)
         self.tasks.abort(self.tasks.select(None, lun), lambda: over(True))
 
     def nexus_loss(self, nexus: Nexus, over: Callable[[], None]) -> None:
-        """The nexus is gone: its tasks end, its results go, its copies in the background go on."""
+        """The nexus is gone: its tasks end, its results go; background copies and registrations stay."""
         self.manager.forget(nexus)
         for unit in self.units.values():
             unit.forget(nexus)
+            unit.reservations.drop_reserve(initiator_port(nexus))
         self._known.discard(nexus)
         self.tasks.abort(self.tasks.select(nexus), over)
+
+    # Changes by whoever runs the server, all on the event loop.
+
+    def resized(self, disk: Disk) -> None:
+        """A disk has been resized (after `Disk.resize`, once for all targets): 2A/09, tokens of what is gone end."""
+        shared_disk.resized(self.manager, disk)
+
+    def remove(self, lun: int, over: Callable[[bool], None]) -> None:
+        """Take a logical unit away: 25/00 from now on; `over(True)` once its tasks and copies have ended.
+
+        With the last unit on a disk its tokens are cancelled, and copies from them end too: after `over` nothing
+        uses the disk any more. Other units report 3F/0E.
+        """
+        unit = self.units.pop(lun, None)
+        if unit is None:
+            over(False)
+            return
+        for other in self.units.values():
+            for nexus in self._known:
+                other.attend(nexus, sense.LUNS_CHANGED)
+        shared_disk.removed(self.manager, self, unit, lambda: over(True))
 
     def query_task(self, nexus: Nexus, lun: int, tag: int) -> bool:
         """QUERY TASK."""

@@ -30,6 +30,13 @@ class Entry:
     aborted: bool = False
     when_over: list[Callable[[], None]] = field(default_factory=list)
 
+    def abort(self, over: Callable[[], None]) -> None:
+        """Stop it; `over` is called once it has ended."""
+        self.aborted = True
+        self.when_over.append(over)
+        if self.copy is not None:
+            self.copy.abort = True
+
     def finish(self, reply: Reply) -> None:
         """The task has ended; an aborted one shows no status."""
         self.tasks.leave(self)
@@ -84,7 +91,4 @@ class TaskSet:
                 over()
 
         for entry in entries:
-            entry.aborted = True
-            entry.when_over.append(one_over)
-            if entry.copy is not None:
-                entry.copy.abort = True
+            entry.abort(one_over)

@@ -66,6 +66,7 @@ class Operation:
         service_action: of the command.
         status: where it stands.
         count: TRANSFER COUNT so far, in `units`. Written by the worker that copies, read by everyone.
+        disks: names of the disks that it reads or writes.
         token: the 512 bytes that POPULATE TOKEN made.
         abort: set to stop it at its next step.
         keep: False for EXTENDED COPY lists that want no result held.
@@ -87,6 +88,7 @@ class Operation:
     keep: bool = True
     forget_at: float = float("inf")
     lid1: bool = False
+    disks: frozenset[Hashable] = frozenset()
     when_over: list[Callable[[], None]] = field(default_factory=list)
 
     @property
@@ -144,6 +146,10 @@ class OperationTable:
     def running(self, nexus: Hashable) -> set[Operation]:
         """The operations of a nexus that have not ended."""
         return set(self._running.get(nexus, ()))
+
+    def touching(self, disk: Hashable) -> list[Operation]:
+        """The operations of all nexuses that have not ended and read or write a disk."""
+        return [item for active in self._running.values() for item in active if disk in item.disks]
 
     def begin(self, operation: Operation) -> None:
         """Enter an operation; an old result with its list identifier is dropped (SPC-4 5.17.4.2)."""

@@ -30,6 +30,7 @@ MAX_SEGMENTS: Final = 16
 """Segments of one DISCARD or WRITE_ZEROES: what Windows' viostor sends at most."""
 MAX_SEGMENT_SECTORS: Final = 1 << 22
 """2 GiB in one segment."""
+_PHYSICAL_BLOCK: Final = 4096
 
 
 class Request:
@@ -104,7 +105,7 @@ class BlkDevice:
     def config(self) -> bytes:
         """The configuration space (5.2.4)."""
         block = self._disk.block_size
-        physical = self._disk.physical_block_size
+        physical = self._disk.physical_block_size or max(block, _PHYSICAL_BLOCK)
         return wire.BlkConfig(
             capacity=self._disk.size // wire.SECTOR,
             seg_max=SEG_MAX,

@@ -56,7 +56,7 @@ def synchronize_cache(request: Request) -> Plan:
         disk.flush()
         return GOOD
 
-    return OnDisk(flush)
+    return OnDisk(flush, writes=True)
 
 
 HANDLERS: dict[str, Handler] = {

@@ -14,7 +14,9 @@ from qemu_odx.target.commands.inquiry import third_party
 from qemu_odx.target.commands.token_checks import list_identifier_fault
 from qemu_odx.target.copying import CopyResult, copy_rod
 from qemu_odx.target.plan import GOOD, StartCopy
+from qemu_odx.target.port import initiator_port
 from qemu_odx.target.request import cut
+from qemu_odx.target.reservations import Access
 from qemu_odx.tokens.operations import Event, Operation, OperationStatus
 from qemu_odx.wire.scsi import copy_lists, sense
 from qemu_odx.wire.scsi.copy_lists import CSCD_SIZE, SEGMENT_SIZE, CopyList, ListShape, Segment
@@ -114,7 +116,11 @@ def _move(request: Request, cscds: Sequence[bytes], segment: Segment) -> _Move |
         return sense.COPY_TARGET_NOT_REACHABLE
     if length % source.block_size or length % destination.block_size:
         return sense.UNEXPECTED_INEXACT_SEGMENT
-    if destination.write_protection():
+    port = initiator_port(request.nexus)
+    barred = source.reservations.conflicts(port, Access.READ) or destination.reservations.conflicts(
+        port, Access.WRITE
+    )
+    if barred or destination.write_protection():
         return sense.THIRD_PARTY_FAILURE
     return _Move(source, first, destination, second)
 
@@ -142,6 +148,9 @@ def _plan(request: Request, parsed: CopyList, moves: list[_Move]) -> StartCopy:
         units=_BYTES,
         keep=parsed.usage != _NONE,
         lid1=request.operation.service_action == 0,
+        disks=frozenset(
+            unit.disk.name for move in moves for unit in (request.unit, move.source, move.destination)
+        ),
     )
 
     def settle(result: object) -> Answer:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TARGET_PORT = 1
 COMPARE_AND_WRITE_BLOCKS = 255
 UNMAP_DESCRIPTORS = 256
+_PAGE = 4096
+"""Bytes: pages of the host's cache; smaller writes may cost a read."""
 _UNMAP_GRANULE = 64 * 1024
 """Bytes: what file systems free cheaply and the snapshot layer saves at once."""
 
@@ -75,13 +77,13 @@ def third_party(request: Request) -> ThirdPartyCopy:
 
 
 def _block_limits(request: Request) -> bytes:
-    size = request.unit.block_size
+    size, physical = request.unit.block_size, request.unit.disk.physical_block_size or _PAGE
     limits = data.BlockLimits(
         compare_and_write=COMPARE_AND_WRITE_BLOCKS,
-        granularity=max(1, 4096 // size),
+        granularity=max(1, physical // size),
         unmap_blocks=0xFFFFFFFF,
         unmap_descriptors=UNMAP_DESCRIPTORS,
-        unmap_granularity=_UNMAP_GRANULE // size,
+        unmap_granularity=max(_UNMAP_GRANULE, physical) // size,
         write_same=0,
     )
     return limits.packed()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SERVICE_ACTION = 0x10
 _MIN_DATA_LENGTH = 0x1E
 """Header and one descriptor, less 2 (SBC-5 5.12)."""
-PROVISIONING = bytes.fromhex("00c000")
-"""Token bytes 101-103: LBPME and LBPRZ, physical exponent and lowest aligned LBA 0 (SBC-5 4.28.3)."""
+_LBPME_LBPRZ = 0xC0
+"""Token byte 102; its other bits and byte 103 are the lowest aligned LBA, 0 (SBC-5 4.28.3)."""
 
 
 def populate_token(request: Request) -> Plan:
@@ -77,6 +77,7 @@ def _plan(request: Request, parsed: PopulateToken, identifier: int) -> Plan:
     extents = [Extent(item.lba * size, item.blocks * size) for item in parsed.ranges]
     status = OperationStatus.BACKGROUND if parsed.immediate else OperationStatus.FOREGROUND
     operation = Operation(request.nexus, identifier, unit.number, SERVICE_ACTION, status)
+    operation.disks = frozenset({unit.disk.name})
 
     def settle(result: object) -> Answer:
         return _settle(request, parsed, operation, result)
@@ -115,7 +116,7 @@ def _mint(request: Request, parsed: PopulateToken, snapshot: Snapshot) -> bytes:
         creator=identification_cscd(unit.naa, unit.block_size),
         length=snapshot.length,
         block_size=unit.block_size,
-        provisioning=PROVISIONING,
+        provisioning=bytes((unit.physical_exponent, _LBPME_LBPRZ, 0)),
         target=naa_designator(unit.naa, association=2),
     )
     token = tokens.mint(

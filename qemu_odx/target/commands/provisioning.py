@@ -51,7 +51,7 @@ def unmap(request: Request) -> Plan:
                 disk.discard(item.lba * size, item.blocks * size)
         return GOOD
 
-    return OnDisk(give_back)
+    return OnDisk(give_back, writes=True)
 
 
 def write_same(request: Request) -> Plan:
@@ -78,7 +78,7 @@ def write_same(request: Request) -> Plan:
             _repeat(disk, pattern, place, length)
         return GOOD
 
-    return OnDisk(fill)
+    return OnDisk(fill, writes=True)
 
 
 def _repeat(disk: Disk, pattern: bytes, place: int, length: int) -> None:

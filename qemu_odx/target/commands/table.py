@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 from qemu_odx.target.commands import (
     blocks,
     capacity,
+    compare_write,
     extended_copy,
     inquiry,
+    medium,
     mode,
     monitor_copy,
     populate_token,
     provisioning,
     report,
+    reservation,
     unit,
+    verify,
     write_token,
 )
 
@@ -24,14 +28,18 @@ if TYPE_CHECKING:
 _FAMILIES = (
     blocks,
     capacity,
+    compare_write,
     extended_copy,
     inquiry,
+    medium,
     mode,
     monitor_copy,
     populate_token,
     provisioning,
     report,
+    reservation,
     unit,
+    verify,
     write_token,
 )
 

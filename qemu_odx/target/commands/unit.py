@@ -42,7 +42,7 @@ def start_stop(request: Request) -> Plan:
         disk.flush()
         return GOOD
 
-    return OnDisk(flush)
+    return OnDisk(flush, writes=True)
 
 
 def prevent_allow(request: Request) -> Plan:

@@ -121,7 +121,7 @@ class ReferenceTarget:
 
     def _unit(self, item: UnitDescription, limits: Limits) -> LogicalUnit:
         number, size = item["lun"], item["block_size"]
-        disk = memory_disk(f"lu{number}", item["blocks"] * size, size, physical_block_size=size)
+        disk = memory_disk(f"lu{number}", item["blocks"] * size, size)
         if self.filled:
             disk.write(0, [_content(number, item["blocks"], size)])
         self.disks[number] = disk

@@ -71,6 +71,7 @@ OPERATIONS: tuple[Operation, ...] = (
     _row("VERIFY(10)", "2f", "2f 16 ff ff ff ff 3f ff ff 04", _OUT, "SBC-3"),
     _row("PRE-FETCH(10)", "34", "34 02 ff ff ff ff 3f ff ff 04", _NO, "SBC-3"),
     _row("SYNCHRONIZE CACHE(10)", "35", "35 02 ff ff ff ff 3f ff ff 04", _NO, "SBC-3"),
+    _row("READ DEFECT DATA(10)", "37", "37 00 1f 00 00 00 00 ff ff 04", _IN, "SBC-3"),
     _row("WRITE SAME(10)", "41", "41 18 ff ff ff ff 3f ff ff 04", _OUT, "SBC-3"),
     _row("UNMAP", "42", "42 00 00 00 00 00 3f ff ff 04", _OUT, "SBC-3"),
     _row("SANITIZE", "48", "48 9f 00 00 00 00 00 ff ff 04", _OUT, "SBC-3"),
@@ -196,6 +197,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     _row("READ(12)", "a8", "a8 18 ff ff ff ff ff ff ff ff 3f 04", _IN, "SBC-3"),
     _row("WRITE(12)", "aa", "aa 18 ff ff ff ff ff ff ff ff 3f 04", _OUT, "SBC-3"),
+    _row("READ DEFECT DATA(12)", "b7", "b7 1f ff ff ff ff ff ff ff ff 00 04", _IN, "SBC-3"),
     _row("WRITE AND VERIFY(12)", "ae", "ae 16 ff ff ff ff ff ff ff ff 3f 04", _OUT, "SBC-3"),
     _row("VERIFY(12)", "af", "af 16 ff ff ff ff ff ff ff ff 3f 04", _OUT, "SBC-3"),
 )
