@@ -66,8 +66,8 @@ def write_same(request: Request) -> Plan:
     if cdb.count == 0:  # WSNZ of page B0h: one small command shall not fill a whole disk
         return sense.INVALID_FIELD_IN_CDB.at(cdb.count_at, in_cdb=True)
     size = unit.block_size
-    pattern = bytes(size) if no_data else request.parameter_list(size)
-    if len(pattern) < size:
+    pattern = bytes(size) if no_data else request.parameter_list(size + 1)
+    if len(pattern) != size:  # more than a block, too: an initiator that means other blocks shall not write here
         return sense.INVALID_FIELD_IN_CDB.at(cdb.count_at, in_cdb=True)
     place, length, may_unmap = cdb.lba * size, cdb.count * size, bool(cdb.flags & 0x08)
 
