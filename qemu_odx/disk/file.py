@@ -143,6 +143,8 @@ class FileDisk(CopyTarget):
         if tickets is None:
             return range(len(batch))
         try:
+            if max(end for _, end in ranges) > self.size:  # made smaller meanwhile, see `_begin`
+                return range(len(batch))
             return self._file.try_batch(batch)
         finally:
             self._guard.end_all(tickets)
@@ -187,7 +189,11 @@ class FileDisk(CopyTarget):
             raise OSError(errno.EOPNOTSUPP, f"disk {self.name} is a block device: resize that instead")
         old, self.size = self.size, min(self.size, size)  # from here on, nothing begins beyond the new end
         with self._guard.alone(size, max(old, size)):
-            os.ftruncate(self._file.fd, size)
+            try:
+                os.ftruncate(self._file.fd, size)
+            except OSError:
+                self.size = old
+                raise
         self.size = size
 
     def flush(self) -> None:

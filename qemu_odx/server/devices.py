@@ -6,9 +6,11 @@ through one is good on every other; all exports of a disk share that disk.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from qemu_odx.target.manager import CopyManager
+from qemu_odx.target.port import LoginNexus
 from qemu_odx.target.target import Target
 from qemu_odx.virtio.blk import BlkDevice
 from qemu_odx.virtio.scsi import ScsiDevice
@@ -35,9 +37,19 @@ class DeviceMaker:
 
     def blk(self, config: BlkExport) -> Device:
         """A virtio-blk device on one disk."""
-        return BlkDevice(self._disks[config.disk], self._runner, num_queues=config.num_queues)
+        disk = self._disks[config.disk]
+
+        def kept_out(writing: bool) -> bool:
+            return self.manager.reservations(disk).keeps_out(writing=writing)
+
+        return BlkDevice(disk, self._runner, num_queues=config.num_queues, kept_out=kept_out)
 
     def scsi(self, config: ScsiExport) -> Device:
-        """A virtio-scsi device on a target of its own."""
+        """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
         units = {number: self._disks[disk] for number, disk in config.luns}
-        return ScsiDevice(Target.on(units, self.manager, self._runner), config.num_queues)
+        lives = itertools.count()
+        return ScsiDevice(
+            Target.on(units, self.manager, self._runner),
+            config.num_queues,
+            new_nexus=lambda: LoginNexus(config.socket, next(lives)),
+        )

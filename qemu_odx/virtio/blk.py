@@ -18,7 +18,7 @@ from qemu_odx.wire.virtio import blk as wire
 from qemu_odx.wire.virtio.blk import RequestType, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.virtio.chain import Chain
@@ -69,10 +69,20 @@ class BlkDevice:
         disk: where the data are.
         runner: runs what may wait for the host.
         num_queues: request queues, 1 to 256.
+        kept_out: asked with True before a write, with False before a read: whether a SCSI initiator's reservation
+            of the disk forbids it now. Such requests end with IOERR.
     """
 
-    def __init__(self, disk: Disk, runner: Runner, *, num_queues: int = 1) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        runner: Runner,
+        *,
+        num_queues: int = 1,
+        kept_out: Callable[[bool], bool] = lambda _writing: False,
+    ) -> None:
         self._disk = disk
+        self._kept_out = kept_out
         self._io = DiskQueue(disk, runner)
         self._num_queues = num_queues
         self._queues = Queues(f"virtio-blk {disk.name}")
@@ -142,7 +152,11 @@ class BlkDevice:
     def start_queue(self, index: int, ring: Ring) -> None:
         """Serve a ring."""
         express = BlkExpress(self._disk, ring, self._may_write)
-        self._queues.start(index, ring, self._handle, express)
+
+        def lane(heads: Sequence[int], done: list[int]) -> Sequence[int]:
+            return heads if self._kept_out(False) else express(heads, done)
+
+        self._queues.start(index, ring, self._handle, lane)
 
     def kick(self, index: int) -> None:
         """Process what is available."""
@@ -180,14 +194,14 @@ class BlkDevice:
 
     def _read(self, request: Request) -> None:
         length = request.data_in_length
-        if not self._in_range(request.sector, length):
+        if self._kept_out(False) or not self._in_range(request.sector, length):
             request.end(Status.IOERR)
             return
         self._io.read(request.sector * wire.SECTOR, request.data_in, partial(request.ended, length))
 
     def _write(self, request: Request) -> None:
         chain = request.chain
-        if self._disk.readonly or not self._in_range(request.sector, chain.readable_length):
+        if not self._writable() or not self._in_range(request.sector, chain.readable_length):
             request.end(Status.IOERR)
             return
         self._io.write(request.sector * wire.SECTOR, chain.readable, self._stable(request))
@@ -215,7 +229,10 @@ class BlkDevice:
         return bool(self._wce if chooses else flushes)
 
     def _may_write(self) -> bool:
-        return self._write_back() and not self._disk.readonly
+        return self._write_back() and self._writable()
+
+    def _writable(self) -> bool:
+        return not (self._disk.readonly or self._kept_out(True))
 
     def _then_flush(self, done: Callable[[int], None], errno: int) -> None:
         if errno:
@@ -226,7 +243,7 @@ class BlkDevice:
     def _ranges(self, request: Request, *, discard: bool) -> None:
         """DISCARD and WRITE_ZEROES: every segment is checked before the first is run (5.2.6.2)."""
         length = request.chain.readable_length
-        if self._disk.readonly or length == 0 or length % wire.SEGMENT_SIZE:
+        if not self._writable() or length == 0 or length % wire.SEGMENT_SIZE:
             request.end(Status.IOERR)
             return
         if length > MAX_SEGMENTS * wire.SEGMENT_SIZE:
