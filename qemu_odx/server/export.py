@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qemu_odx.server.loop import Loop
-    from qemu_odx.virtio.port import Device
+    from qemu_odx.virtio.port import Device, Pollable
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,10 @@ class Connection:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `Watcher`."""
         self._loop.call_soon(callback)
+
+    def poll(self, queue: Pollable, serve: Callable[[], None]) -> bool:
+        """See `Watcher`."""
+        return self._loop.polling.add(queue, serve)
 
     def send(self, request: int, payload: bytes, fds: Sequence[int]) -> None:
         """See `Link`."""

@@ -1,6 +1,6 @@
 """The event loop: one thread, one epoll, plain callbacks.
 
-Imports nothing of ours. All of a server happens here except slow disk work (`server/workers.py`), which comes
+Imports `server/polling.py`. All of a server happens here except slow disk work (`server/workers.py`), which comes
 back through `call_soon`. asyncio is not used: a request costs less than one of its task switches.
 """
 
@@ -16,6 +16,8 @@ import signal
 import time
 from collections import deque
 from typing import TYPE_CHECKING
+
+from qemu_odx.server.polling import Polling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,7 @@ class Loop:
         self._sequence = itertools.count()
         self._soon: deque[Callable[[], None]] = deque()
         self._running = False
+        self.polling = Polling()
         # A pipe, not an eventfd: a signal that arrives just before epoll sleeps wakes it by one byte in it.
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.watch(self._wake_read, self._drain_wake)
@@ -88,12 +91,14 @@ class Loop:
         """Serve until `stop`."""
         self._running = True
         while self._running:
-            events = self._epoll.poll(self._wait_seconds())
+            events = self._epoll.poll(0 if self.polling else self._wait_seconds())
             for fd, _ in events:
                 if callback := self._readers.get(fd):
                     _guarded(callback)
             self._run_timers()
             self._run_soon()
+            if self.polling:
+                _guarded(self.polling.look)
 
     def stop(self) -> None:
         """End `run` after the current round."""

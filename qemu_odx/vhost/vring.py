@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Protocol
 from qemu_odx.vhost.mapping import ring_view
 from qemu_odx.vhost.message import RefusedError
 from qemu_odx.virtio.port import Ring
-from qemu_odx.wire.vhost_user import MAX_RING, VringAddress
+from qemu_odx.wire.vhost_user import MAX_RING, VRING_LOG, VringAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_odx.vhost.inflight import InflightArea
     from qemu_odx.virtio.memory import GuestMemory
-    from qemu_odx.virtio.port import Device
+    from qemu_odx.virtio.port import Device, Pollable
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ class Watcher(Protocol):
 
     def unwatch(self, fd: int) -> None:
         """Stop that, before `fd` is closed."""
+
+    def poll(self, queue: Pollable, serve: Callable[[], None]) -> bool:
+        """Look at a queue for a while, calling `serve` if there is something, then arm it; False: not now."""
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call `callback` after the other descriptors had their turn."""
@@ -61,7 +64,8 @@ class Vring:
         self.index = index
         self.size = 0
         self.base = 0
-        self.address: VringAddress | None = None
+        self._address: VringAddress | None = None
+        self._ring: Ring | None = None
         self.kicked = False
         self.enabled = False
         self.state = State.IDLE
@@ -77,6 +81,12 @@ class Vring:
                 f"queue {self.index} of {size} entries (a power of 2 up to {MAX_RING} is needed)"
             )
         self.size = size
+
+    def set_address(self, address: VringAddress) -> None:
+        """SET_VRING_ADDR: places count from the next start on, the wish for a dirty log at once."""
+        self._address = address
+        if self._ring is not None:
+            self._ring.used_log_gpa = _log_address(address)
 
     def set_kick(self, fd: int) -> None:
         """SET_VRING_KICK: take over the descriptor; the ring is started by it."""
@@ -138,14 +148,15 @@ class Vring:
 
     def _ring(self, memory: GuestMemory, inflight: InflightArea | None, *, event_idx: bool) -> Ring:
         """The ring's three parts found in guest memory (split virtqueue layout, virtio 1.2, 2.7)."""
-        if self.address is None or not self.size:
+        address = self._address
+        if address is None or not self.size:
             raise RefusedError(f"queue {self.index} was started without a size or an address")
         part = f"of queue {self.index}"
         return Ring(
             size=self.size,
-            desc=ring_view(memory, self.address.descriptor, 16 * self.size, 16, f"descriptor table {part}"),
-            avail=ring_view(memory, self.address.available, 6 + 2 * self.size, 2, f"available ring {part}"),
-            used=ring_view(memory, self.address.used, 6 + 8 * self.size, 4, f"used ring {part}"),
+            desc=ring_view(memory, address.descriptor, 16 * self.size, 16, f"descriptor table {part}"),
+            avail=ring_view(memory, address.available, 6 + 2 * self.size, 2, f"available ring {part}"),
+            used=ring_view(memory, address.used, 6 + 8 * self.size, 4, f"used ring {part}"),
             next_avail=self.base,
             event_idx=event_idx,
             memory=memory,
@@ -153,10 +164,12 @@ class Vring:
             error=self._error,
             inflight=inflight.part(self.index, self.size) if inflight else None,
             again=self._again,
+            poll=self._poll,
         )
 
     def _start(self, ring: Ring) -> None:
         self.state = State.RUNNING
+        self._ring = ring
         self._watch()
         self._device.start_queue(self.index, ring)
         # A completion of an earlier life of this ring may never have been announced.
@@ -170,6 +183,7 @@ class Vring:
     def _stopped(self, next_avail: int) -> None:
         self.base = next_avail
         self.state = State.IDLE
+        self._ring = None
         waiting, self._waiting = self._waiting, []
         for then in waiting:
             then()
@@ -192,6 +206,9 @@ class Vring:
         if self.state is State.RUNNING:
             self._device.kick(self.index)
 
+    def _poll(self, queue: Pollable) -> bool:
+        return self._watcher.poll(queue, self._kick_again)
+
     def _call(self) -> None:
         _signal(self._call_fd)
 
@@ -206,6 +223,11 @@ class Vring:
             os.close(fd)
             raise RefusedError(f"the {what} descriptor of queue {self.index} is no eventfd")
         os.set_blocking(fd, False)
+
+
+def _log_address(address: VringAddress) -> int | None:
+    """Where the used ring is, if writes to it are to be logged."""
+    return address.log if address.flags & VRING_LOG else None
 
 
 def is_eventfd(fd: int) -> bool:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 class Pollable(Protocol):
-    """A queue that can be looked at instead of waiting for its kick."""
+    """A queue that can be looked at instead of waiting for its kick.
+
+    Attributes:
+        emptied: when it was emptied last, for who looks at it; 0 at first.
+    """
+
+    emptied: float
 
     def pending(self) -> bool:
         """True if there is something to take."""

@@ -63,6 +63,7 @@ class SplitQueue:
         broken: the guest broke the ring's rules; nothing more is taken from it.
         taken: requests taken since the start, those refused here included.
         completed: requests given back since the start.
+        emptied: see `Pollable`.
     """
 
     def __init__(self, ring: Ring, *, name: str = "queue", express: Express | None = None) -> None:
@@ -70,6 +71,7 @@ class SplitQueue:
         self.broken = False
         self.taken = 0
         self.completed = 0
+        self.emptied = 0.0
         self._ring = ring
         self._name = name
         self._size = ring.size
@@ -146,7 +148,7 @@ class SplitQueue:
 
     def pending(self) -> bool:
         """True if there is something to take: what a poller asks, often."""
-        return self._avail[wire.INDEX_WORD] != self.next_avail and self._stopped is None and not self.broken
+        return self._stopped is None and self._avail[wire.INDEX_WORD] != self.next_avail and not self.broken
 
     def _run(self, handle: Callable[[Chain], None], chain: Chain) -> None:
         try:

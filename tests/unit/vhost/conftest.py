@@ -24,7 +24,7 @@ from qemu_odx.wire.vhost_user import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from qemu_odx.virtio.port import Ring
+    from qemu_odx.virtio.port import Pollable, Ring
 
 
 class FakeDevice:
@@ -115,6 +115,11 @@ class FakeLink:
     def unwatch(self, fd: int) -> None:
         """See `Link`."""
         del self.watched[fd]
+
+    def poll(self, queue: Pollable, serve: Callable[[], None]) -> bool:
+        """Never: kicks only."""
+        del queue, serve
+        return False
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `Link`."""
