@@ -65,9 +65,9 @@ def load(path: Path) -> Document:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise VectorFileError(f"{path}: {error.strerror}: give the path of a vector file") from error
-    except UnicodeDecodeError as error:
+    except UnicodeDecodeError as error:  # before ValueError, which it is too
         raise VectorFileError(f"{path}: not UTF-8 text: give a JSON file of vectors") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise VectorFileError(f"{path}: not JSON ({error}): correct it there") from error
     try:
         return parse(content)
@@ -88,11 +88,6 @@ def parse(content: object) -> Document:
         raise VectorFileError(f'"vectors" is {_kind(vectors)}: make it a list of vectors')
     for number, vector in enumerate(vectors):
         _check_vector(vector, f"vectors[{number}]")
-    seen: set[str] = set()
-    for vector in vectors:
-        if vector["id"] in seen:
-            raise VectorFileError(f'two vectors have the id "{vector["id"]}": give each its own')
-        seen.add(vector["id"])
     target = content.get("reference_target")
     if target is not None:
         _check_target(target)
