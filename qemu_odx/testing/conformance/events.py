@@ -114,7 +114,8 @@ def _revoke(reference: ReferenceTarget, _: Json) -> None:
 
 
 def _remove(reference: ReferenceTarget, step: Json) -> None:
-    reference.target.manager.disk_removed(reference.disks[_lun(step)])
+    reference.target.remove(_lun(step), lambda _: None)
+    reference.background.run_all()
 
 
 _EVENTS: dict[str, tuple[frozenset[str], Event]] = {
@@ -158,7 +159,7 @@ _EVENTS: dict[str, tuple[frozenset[str], Event]] = {
         frozenset({"lun_reset", "logical_unit_reset", "reset", "reset_lu", "reset_lun", "device_reset"}),
         _lu_reset,
     ),
-    "target_reset": (frozenset({"hard_reset", "bus_reset", "power_on", "power_cycle"}), _target_reset),
+    "target_reset": (frozenset({"hard_reset", "bus_reset"}), _target_reset),
     "write": (frozenset({"host_write", "overwrite", "write_blocks", "fill"}), _write),
     "unmap": (frozenset({"discard", "trim"}), _unmap),
     "revoke": (frozenset({"revoke_token", "revoke_tokens", "token_revoked"}), _revoke),

@@ -155,6 +155,20 @@ def test_a_changed_token() -> None:
     assert "no step above saved 'T'" in _replay({**write, **fault})
 
 
+def test_tokens_that_end_by_an_event() -> None:
+    """Revoked by the administrator, or cancelled with their logical unit, which is then no longer there."""
+    none = {
+        "cdb": "84080000000000000000000004000000",
+        "lun": 1,
+        "status": "GOOD",
+        "data_in": "0000000400000000",
+    }
+    gone = {"cdb": "00", "lun": 0, "status": "CHECK CONDITION", "sense": {"key": 5, "asc": 0x25, "ascq": 0}}
+    changed = {"cdb": "00", "lun": 1}  # takes the unit attention
+    assert not _replay(PT, {"event": "revoke"}, none)
+    assert not _replay(PT, {"event": "remove_lu", "lun": 0}, gone, changed, none)
+
+
 def test_a_target_of_its_own() -> None:
     """A vector may describe its own target."""
     own = {"lus": [{"lun": 3, "blocks": 100, "block_size": 4096}]}
