@@ -19,6 +19,7 @@ from qemu_odx.server.export import Export as RunningExport
 from qemu_odx.server.loop import Loop
 from qemu_odx.server.options import ConfigError
 from qemu_odx.server.workers import Workers
+from qemu_odx.vhost.bus_guard import bus_guard
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -51,6 +52,8 @@ class Server:
             undo.callback(self._loop.close)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._loop.on_signal(number, self._on_signal)
+            if guard := bus_guard():
+                self._loop.watch(guard.fileno(), guard.report)
             self._disks = {disk.id: _open(disk, undo) for disk in config.disks}
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)

@@ -1,6 +1,6 @@
 """The in-flight area: shared memory that survives our death and tells the next process what was running.
 
-Imports `wire` and `vhost/message.py`. The front end keeps the descriptor; `vhost/session.py` hands each
+Imports `wire` and `vhost/{message,shared}.py`. The front end keeps the descriptor; `vhost/session.py` hands each
 queue its part, `virtio/inflight.py` writes it. Source: vhost-user specification, "Inflight I/O tracking"; the
 layout inside a part is private to the back end, its size is that of the specification's split ring layout (head
 16, 16 per entry).
@@ -9,11 +9,15 @@ layout inside a part is private to the back end, its size is that of the specifi
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
+from typing import TYPE_CHECKING
 
 from qemu_odx.vhost.message import RefusedError
+from qemu_odx.vhost.shared import map_shared
 from qemu_odx.wire.vhost_user import MAX_RING, Inflight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HEAD = 16
 _ENTRY = 16
@@ -35,20 +39,14 @@ def create_area(num_queues: int, queue_size: int) -> tuple[Inflight, int]:
 
 
 class InflightArea:
-    """An area that the front end gave (back) to us, mapped."""
+    """An area that the front end gave (back) to us, mapped; `lost` is told if its file becomes shorter."""
 
-    def __init__(self, description: Inflight, fd: int) -> None:
+    def __init__(self, description: Inflight, fd: int, lost: Callable[[], None]) -> None:
         check_shape(description.num_queues, description.queue_size)
         needed = description.num_queues * part_size(description.queue_size)
         if description.mmap_size < needed:
             raise RefusedError(f"an in-flight area of {description.mmap_size} bytes, {needed} are needed")
-        end = description.mmap_offset + needed
-        if os.fstat(fd).st_size < end:
-            raise RefusedError(f"the in-flight file is shorter than the {end} bytes announced")
-        try:
-            self._view = memoryview(mmap.mmap(fd, end))[description.mmap_offset :]
-        except (OSError, ValueError, OverflowError) as error:
-            raise RefusedError(f"the in-flight file cannot be mapped: {error}") from error
+        self._view = map_shared(fd, description.mmap_offset, needed, "the in-flight area", lost)
         self._description = description
 
     def part(self, index: int, queue_size: int) -> memoryview | None:

@@ -1,40 +1,41 @@
 """Guest RAM: maps the regions that a front end shares into a `GuestMemory`.
 
-Imports `wire`, `vhost/message.py` and `virtio/memory.py`, which keeps a region mapped while views live.
+Imports `wire`, `vhost/{message,shared}.py` and `virtio/memory.py`, which keeps a region mapped while views live.
 Rings are given as addresses in the front end's process ("user addresses"), descriptors in a ring as guest
 physical ones (vhost-user specification, "Memory access").
 """
 
 from __future__ import annotations
 
-import fcntl
-import logging
-import mmap
-import os
 from typing import TYPE_CHECKING
 
 from qemu_odx.vhost.message import RefusedError
+from qemu_odx.vhost.shared import map_shared
 from qemu_odx.virtio.memory import BadAddressError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qemu_odx.virtio.memory import GuestMemory
     from qemu_odx.wire.vhost_user import MemoryRegion
 
-log = logging.getLogger(__name__)
-
 MAX_SLOTS = 512
 """What GET_MAX_MEM_SLOTS says: all that QEMU 10.0 ever uses; 7.2 takes 256. It must never shrink."""
+MAX_MEMORY = 1 << 43
+"""Bytes of guest RAM, 8 TiB: sixteen such front ends fill the address space of a process."""
 
 
-def add_region(memory: GuestMemory, region: MemoryRegion, fd: int) -> None:
-    """Map one more region; `fd` stays the caller's.
+def add_region(memory: GuestMemory, region: MemoryRegion, fd: int, lost: Callable[[], None]) -> None:
+    """Map one more region; `fd` stays the caller's, `lost` is told if its file becomes shorter.
 
     Raises:
         RefusedError: it overlaps, is larger than its file, or cannot be mapped.
     """
     if len(memory.regions) >= MAX_SLOTS:
         raise RefusedError(f"more than {MAX_SLOTS} memory regions")
-    view = _map(region, fd)
+    if sum(other.size for other in memory.regions) + region.size > MAX_MEMORY:
+        raise RefusedError(f"{_text(region)} makes more than {MAX_MEMORY:#x} bytes of guest memory")
+    view = map_shared(fd, region.mmap_offset, region.size, _text(region), lost)
     try:
         memory.add(region.guest_address, region.size, region.user_address, view)
     except ValueError as error:
@@ -78,37 +79,6 @@ def ring_view(memory: GuestMemory, address: int, length: int, align: int, what: 
         raise RefusedError(
             f"the {what} at {address:#x} ({length} bytes) is not in shared guest memory"
         ) from error
-
-
-def _map(region: MemoryRegion, fd: int) -> memoryview:
-    """The bytes of a region: the mapping may begin before it and end after it."""
-    status = os.fstat(fd)
-    if region.mmap_offset + region.size > status.st_size:
-        raise RefusedError(f"{_text(region)} is larger than its file of {status.st_size} bytes")
-    _note_if_shrinkable(region, fd)
-    # Huge pages (hugetlbfs reports their size as the block size) can only be mapped whole.
-    align = max(mmap.ALLOCATIONGRANULARITY, status.st_blksize)
-    start = region.mmap_offset // align * align
-    end = min(-(-(region.mmap_offset + region.size) // align) * align, status.st_size)
-    try:
-        pages = mmap.mmap(fd, end - start, offset=start)
-    except (OSError, ValueError, OverflowError) as error:
-        raise RefusedError(f"{_text(region)} cannot be mapped: {error}") from error
-    skip = region.mmap_offset - start
-    return memoryview(pages)[skip : skip + region.size]
-
-
-def _note_if_shrinkable(region: MemoryRegion, fd: int) -> None:
-    """A file that its owner may truncate under us ends this process by SIGBUS: say so where it can be found.
-
-    QEMU's memory-backend-memfd seals its file unless told `seal=off`; memory-backend-file cannot.
-    """
-    try:
-        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK
-    except OSError:
-        sealed = 0
-    if not sealed:
-        log.debug("%s is not sealed against shrinking: do not truncate its file while in use", _text(region))
 
 
 def _text(region: MemoryRegion) -> str:

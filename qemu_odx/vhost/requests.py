@@ -11,12 +11,14 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from qemu_odx.vhost.dirty_log import DirtyLog
 from qemu_odx.vhost.inflight import InflightArea, check_shape, create_area
 from qemu_odx.vhost.mapping import MAX_SLOTS, add_region, clear_regions, remove_region
 from qemu_odx.vhost.message import Message, ProtocolError, RefusedError
 from qemu_odx.wire.vhost_user import (
     CONFIG_HEAD_SIZE,
     INFLIGHT_SIZE,
+    LOG_BASE_SIZE,
     MAX_CONFIG,
     MAX_FDS,
     REGION_SIZE,
@@ -30,6 +32,7 @@ from qemu_odx.wire.vhost_user import (
     ConfigSpace,
     Feature,
     Inflight,
+    LogBase,
     MemoryRegion,
     ProtocolFeature,
     Request,
@@ -130,6 +133,7 @@ def _set_features(session: Session, message: Message) -> None:
     """Bits never offered are let pass: QEMU gives vhost-user-scsi its own (CHANGE, VERSION_1) unasked."""
     (session.features,) = U64.unpack(message.payload)
     session.device.set_features(session.features)
+    session.settle_log()
     if not session.features & Feature.PROTOCOL_FEATURES:
         # Without the protocol features there is no SET_VRING_ENABLE: rings begin enabled.
         for vring in session.vrings:
@@ -168,15 +172,23 @@ def _set_mem_table(session: Session, message: Message) -> None:
         raise ProtocolError(f"{len(regions)} regions with {len(message.fds)} file descriptors")
     clear_regions(session.memory)
     for region, fd in zip(regions, message.fds, strict=True):
-        add_region(session.memory, region, fd)
+        add_region(session.memory, region, fd, session.memory_lost)
 
 
 def _add_mem_reg(session: Session, message: Message) -> None:
-    add_region(session.memory, MemoryRegion.unpack_single(message.payload), message.fds[0])
+    region = MemoryRegion.unpack_single(message.payload)
+    add_region(session.memory, region, message.fds[0], session.memory_lost)
 
 
 def _rem_mem_reg(session: Session, message: Message) -> None:
     remove_region(session.memory, MemoryRegion.unpack_single(message.payload))
+
+
+def _set_log_base(session: Session, message: Message) -> Reply:
+    """A new log takes over at once: QEMU sends one when the guest's memory grows, and then drops the old one."""
+    session.log = DirtyLog(LogBase.unpack(message.payload), message.fds[0], session.memory_lost)
+    session.settle_log()
+    return _word(0)
 
 
 def _set_vring_num(session: Session, message: Message) -> None:
@@ -186,7 +198,7 @@ def _set_vring_num(session: Session, message: Message) -> None:
 
 def _set_vring_addr(session: Session, message: Message) -> None:
     address = VringAddress.unpack(message.payload)
-    _vring(session, address.index).address = address
+    _vring(session, address.index).set_address(address)
 
 
 def _set_vring_base(session: Session, message: Message) -> None:
@@ -253,7 +265,7 @@ def _get_config(session: Session, message: Message) -> Reply:
             f"a configuration space of {wanted.offset + wanted.size} bytes, {MAX_CONFIG} at most"
         )
     space = (session.device.config() or b"").ljust(MAX_CONFIG, b"\0")
-    session.config_seen = True
+    session.config_read = session.device.config()
     data = space[wanted.offset : wanted.offset + wanted.size]
     return Reply(ConfigSpace(wanted.offset, wanted.size, 0, data).pack())
 
@@ -264,6 +276,7 @@ def _set_config(session: Session, message: Message) -> None:
         session.device.write_config(change.offset, change.data)
     except ValueError as error:
         raise RefusedError(str(error)) from error
+    session.config_read = session.device.config()  # the front end knows what it wrote
 
 
 def _config(message: Message) -> ConfigSpace:
@@ -285,7 +298,8 @@ def _get_inflight_fd(session: Session, message: Message) -> Reply:
 
 
 def _set_inflight_fd(session: Session, message: Message) -> None:
-    session.inflight = InflightArea(Inflight.unpack(message.payload), message.fds[0])
+    description = Inflight.unpack(message.payload)
+    session.inflight = InflightArea(description, message.fds[0], session.memory_lost)
 
 
 def _reset_device(session: Session, _: Message) -> Reply:
@@ -310,6 +324,7 @@ TABLE: Final[dict[int, Row]] = {
     Request.SET_FEATURES: Row(_set_features, _U64),
     Request.SET_OWNER: Row(_set_owner, _NONE),
     Request.SET_MEM_TABLE: Row(_set_mem_table, _REGIONS, range(MAX_FDS + 1)),
+    Request.SET_LOG_BASE: Row(_set_log_base, _exactly(LOG_BASE_SIZE), _ONE, replies=True, needs=_P.LOG_SHMFD),
     Request.SET_VRING_NUM: Row(_set_vring_num, _STATE),
     Request.SET_VRING_ADDR: Row(_set_vring_addr, _exactly(VRING_ADDRESS_SIZE)),
     Request.SET_VRING_BASE: Row(_set_vring_base, _STATE),

@@ -11,6 +11,7 @@ import functools
 import logging
 from typing import TYPE_CHECKING, Protocol
 
+from qemu_odx.vhost.dirty_log import atomic_or
 from qemu_odx.vhost.mapping import clear_regions
 from qemu_odx.vhost.message import Message, ProtocolError, RefusedError
 from qemu_odx.vhost.requests import PENDING, TABLE, Reply
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from qemu_odx.vhost.dirty_log import DirtyLog
     from qemu_odx.vhost.inflight import InflightArea
     from qemu_odx.virtio.port import Device
 
@@ -66,7 +68,8 @@ class Session:
         protocol_features: protocol feature bits acknowledged.
         vrings: one per queue of the device.
         inflight: the in-flight area in use, if the front end set one.
-        config_seen: the front end has read the configuration space on this connection.
+        log: the dirty log in use, if the front end set one.
+        config_read: the configuration space as the front end saw it last, None before that.
     """
 
     def __init__(self, device: Device, link: Link) -> None:
@@ -77,7 +80,8 @@ class Session:
         self.memory = GuestMemory()
         self.vrings = [Vring(index, device, link) for index in range(device.queue_count)]
         self.inflight: InflightArea | None = None
-        self.config_seen = False
+        self.log: DirtyLog | None = None
+        self.config_read: bytes | None = None
         self._backend_socket: socket.socket | None = None
         self._pending: Message | None = None
         self._closed = False
@@ -91,13 +95,14 @@ class Session:
     def offered_features(self) -> int:
         """Answer of GET_FEATURES."""
         ring = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.PROTOCOL_FEATURES
-        return ring | self.device.features
+        return ring | self.device.features | (Feature.LOG_ALL if atomic_or() else 0)
 
     @property
     def offered_protocol_features(self) -> int:
         """Answer of GET_PROTOCOL_FEATURES: what is implemented; QEMU acknowledges all that it knows."""
         has_config = self.device.config() is not None
-        return sum(bit.mask for bit in (_PROTOCOL_WITH_CONFIG if has_config else _PROTOCOL))
+        bits = sum(bit.mask for bit in (_PROTOCOL_WITH_CONFIG if has_config else _PROTOCOL))
+        return bits | (ProtocolFeature.LOG_SHMFD.mask if atomic_or() else 0)
 
     def receive(self, message: Message) -> None:
         """Act on a message: the session owns its descriptors. Never raises for what a front end can send."""
@@ -138,10 +143,18 @@ class Session:
             return
         was_idle = vring.state is State.IDLE
         vring.settle(self.memory, self.inflight, event_idx=bool(self.features & Feature.EVENT_IDX))
-        if was_idle and vring.state is State.RUNNING and not self.config_seen:
-            # A front end that reconnects keeps the configuration it read from our predecessor.
-            self.config_seen = True
-            self.config_changed()
+        if was_idle and vring.state is State.RUNNING:
+            self._on_start(vring)
+
+    def settle_log(self) -> None:
+        """Log what devices write to guest memory, or do so no more, as features and log ask."""
+        log = self.log if self.features & Feature.LOG_ALL else None
+        self.memory.mark_written = log.mark if log else None
+
+    def memory_lost(self) -> None:
+        """A file that the front end shares has become shorter: pages of it that we touched are gone."""
+        if not self._closed:
+            self.link.drop("a memory file that it shares was made shorter than it said; do not truncate it")
 
     def when_idle(self, then: Callable[[], None]) -> None:
         """Call `then` once every ring has drained, perhaps now."""
@@ -165,7 +178,7 @@ class Session:
         self._backend_socket = sock
 
     def config_changed(self) -> None:
-        """Tell the front end to read the configuration space again.
+        """Tell the front end to read the configuration space again, which QEMU does if the device is started.
 
         Without need_reply: QEMU acknowledges only after its GET_CONFIG was answered, which would wait for us.
         """
@@ -184,6 +197,12 @@ class Session:
             self._backend_socket = None
         self.stop_all()
         self.when_idle(functools.partial(self._release, closed))
+
+    def _on_start(self, vring: Vring) -> None:
+        """With its first ring a device starts: only then QEMU listens, and it does not ask when it reconnects."""
+        others = any(other.state is State.RUNNING for other in self.vrings if other is not vring)
+        if not others and self.config_read != self.device.config():
+            self.config_changed()
 
     def _dispatch(self, message: Message) -> Reply | None:
         row = TABLE.get(message.request)
@@ -213,5 +232,6 @@ class Session:
         for vring in self.vrings:
             vring.close()
         clear_regions(self.memory)
-        self.inflight = None
+        self.inflight = self.log = None
+        self.settle_log()
         closed()

@@ -123,7 +123,7 @@ class Vring:
         """
         wanted = self.kicked and self.enabled
         if wanted and self.state is State.IDLE:
-            self._start(self._ring(memory, inflight, event_idx=event_idx))
+            self._start(self._make_ring(memory, inflight, event_idx=event_idx))
         elif not wanted and self.state is State.RUNNING:
             self._stop()
 
@@ -146,7 +146,7 @@ class Vring:
         _close(self._error_fd)
         self._call_fd = self._error_fd = -1
 
-    def _ring(self, memory: GuestMemory, inflight: InflightArea | None, *, event_idx: bool) -> Ring:
+    def _make_ring(self, memory: GuestMemory, inflight: InflightArea | None, *, event_idx: bool) -> Ring:
         """The ring's three parts found in guest memory (split virtqueue layout, virtio 1.2, 2.7)."""
         address = self._address
         if address is None or not self.size:
@@ -165,6 +165,7 @@ class Vring:
             inflight=inflight.part(self.index, self.size) if inflight else None,
             again=self._again,
             poll=self._poll,
+            used_log_gpa=_log_address(address),
         )
 
     def _start(self, ring: Ring) -> None:

@@ -34,6 +34,8 @@ MAX_RING = 32768
 VRING_INDEX_MASK = 0xFF
 VRING_NO_FD = 0x100
 """SET_VRING_KICK/CALL/ERR: bits 0-7 are the queue, bit 8 says that no descriptor comes along."""
+VRING_LOG = 0x1
+"""SET_VRING_ADDR, flags: VHOST_VRING_F_LOG, log the writes to the used ring."""
 
 
 class Request(IntEnum):
@@ -126,11 +128,13 @@ _TABLE_HEAD = struct.Struct("=I4x")
 _SINGLE_HEAD = struct.Struct("=8x")
 _CONFIG_HEAD = struct.Struct("=III")
 _INFLIGHT = struct.Struct("=QQHH4x")
+_LOG_BASE = struct.Struct("=QQ")
 
 SINGLE_REGION_SIZE = _SINGLE_HEAD.size + _REGION.size
 CONFIG_HEAD_SIZE = _CONFIG_HEAD.size
 INFLIGHT_SIZE = _INFLIGHT.size
 """24: the C structure ends in 4 bytes of padding that the specification's field list does not show."""
+LOG_BASE_SIZE = _LOG_BASE.size
 VRING_STATE_SIZE = _VRING_STATE.size
 VRING_ADDRESS_SIZE = _VRING_ADDRESS.size
 TABLE_HEAD_SIZE = _TABLE_HEAD.size
@@ -275,6 +279,23 @@ class Inflight:
     def unpack(cls, payload: bytes) -> Self:
         """From 24 bytes."""
         return cls(*_INFLIGHT.unpack(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class LogBase:
+    """A log description: where in its descriptor the bitmap of dirty pages is, in bytes."""
+
+    mmap_size: int
+    mmap_offset: int
+
+    def pack(self) -> bytes:
+        """16 bytes."""
+        return _LOG_BASE.pack(self.mmap_size, self.mmap_offset)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """From 16 bytes."""
+        return cls(*_LOG_BASE.unpack(payload))
 
 
 def request_name(number: int) -> str:

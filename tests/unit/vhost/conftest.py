@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -175,6 +176,10 @@ class Talk:
     def start(self, index: int = 0, base: int = 0) -> None:
         """A running ring."""
         self.describe_ring(index, base)
+        self.start_described(index)
+
+    def start_described(self, index: int) -> None:
+        """Kick and enable."""
         self.say(Request.SET_VRING_KICK, U64.pack(index), [self.kick])
         self.say(Request.SET_VRING_ENABLE, VringState(index, 1).pack())
 
@@ -234,3 +239,18 @@ def ready(talk: Talk) -> Talk:
 def scsi_talk() -> Iterator[Talk]:
     """A session with a device whose configuration space belongs to the front end."""
     yield from _talk(FakeDevice(config=None))
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """A few huge pages, if this machine gives us any."""
+    setting = Path("/proc/sys/vm/nr_hugepages")
+    before = int(setting.read_text())
+    try:
+        setting.write_text(f"{before + 4}")
+    except OSError:
+        pytest.skip("the number of huge pages cannot be changed here")
+    if int(setting.read_text()) < before + 4:
+        pytest.skip("there is no room for huge pages")
+    yield
+    setting.write_text(f"{before}")

@@ -36,19 +36,19 @@ def number(sent: list[tuple[int, bytes, int]]) -> int:
 
 
 def test_features_offered(talk: Talk) -> None:
-    """VERSION_1, EVENT_IDX, INDIRECT_DESC, PROTOCOL_FEATURES and the device's own: nothing else."""
-    expected = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | 1 << 9
+    """VERSION_1, EVENT_IDX, INDIRECT_DESC, PROTOCOL_FEATURES, LOG_ALL and the device's own: nothing else."""
+    expected = 1 << 32 | 1 << 29 | 1 << 28 | 1 << 30 | 1 << 26 | 1 << 9
     assert number(talk.say(Request.GET_FEATURES)) == expected
 
 
 def test_protocol_features_offered_with_a_configuration_space(talk: Talk) -> None:
-    """MQ, REPLY_ACK, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS."""
-    assert number(talk.say(Request.GET_PROTOCOL_FEATURES)) == 0xB229
+    """MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, CONFIG, INFLIGHT_SHMFD, RESET_DEVICE, CONFIGURE_MEM_SLOTS."""
+    assert number(talk.say(Request.GET_PROTOCOL_FEATURES)) == 0xB22B
 
 
 def test_protocol_features_offered_without_one(scsi_talk: Talk) -> None:
     """QEMU warns about CONFIG on vhost-user-scsi, and the back end request socket has no use there."""
-    assert number(scsi_talk.say(Request.GET_PROTOCOL_FEATURES)) == 0xB009
+    assert number(scsi_talk.say(Request.GET_PROTOCOL_FEATURES)) == 0xB00B
 
 
 def test_features_never_offered_are_tolerated(scsi_talk: Talk) -> None:
@@ -59,9 +59,9 @@ def test_features_never_offered_are_tolerated(scsi_talk: Talk) -> None:
 
 
 def test_protocol_features_never_offered_are_a_fault(talk: Talk) -> None:
-    """Dirty logging is not there: nobody may believe it is."""
-    talk.say(Request.SET_PROTOCOL_FEATURES, U64.pack(1 << 1))
-    assert talk.link.dropped == ["SET_PROTOCOL_FEATURES: the bits 0x2 were not offered"]
+    """Postcopy is not there: nobody may believe it is."""
+    talk.say(Request.SET_PROTOCOL_FEATURES, U64.pack(1 << 8))
+    assert talk.link.dropped == ["SET_PROTOCOL_FEATURES: the bits 0x100 were not offered"]
 
 
 def test_queues_and_slots(ready: Talk) -> None:
@@ -474,7 +474,10 @@ def test_close_while_a_reply_is_pending(ready: Talk) -> None:
 FAULTS = {
     "unknown request": (99, b"", 0, "this back end does not know"),
     "deprecated request": (Request.RESET_OWNER, b"", 0, "this back end does not know"),
-    "log, which is not offered": (Request.SET_LOG_BASE, bytes(16), 1, "this back end does not know"),
+    "postcopy, which is not offered": (Request.POSTCOPY_ADVISE, b"", 0, "this back end does not know"),
+    "log of nothing": (Request.SET_LOG_BASE, bytes(16), 1, "a dirty log of no bytes"),
+    "log without a descriptor": (Request.SET_LOG_BASE, U64.pack(1) * 2, 0, "0 file descriptors, not 1"),
+    "log that is no file": (Request.SET_LOG_BASE, U64.pack(1) * 2, 1, "no memory file"),
     "payload too short": (Request.SET_FEATURES, bytes(7), 0, "a payload of 7 bytes, not 8"),
     "payload too long": (Request.GET_FEATURES, bytes(8), 0, "a payload of 8 bytes, not 0"),
     "inflight without its padding": (Request.GET_INFLIGHT_FD, bytes(20), 0, "20 bytes, not 24"),
@@ -504,7 +507,7 @@ FAULTS = {
         Request.ADD_MEM_REG,
         MemoryRegion(1 << 40, 4096, 1 << 41, 0).pack_single(),
         1,
-        "is larger than its file of 0 bytes",
+        "comes with a descriptor that is no memory file",
     ),
     "region that is not there": (
         Request.REM_MEM_REG,
