@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.process import ManagedProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 READY_SECONDS = 60.0
@@ -26,18 +26,21 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """One `--disk` of `qemu-odx serve`: identifier, image file, size in bytes, serial number, block size."""
+    """One `--disk` of `qemu-odx serve`: identifier, image file, size in bytes, serial number.
+
+    `options` are further ones as they stand on the command line, such as `{"block-size": "4096"}`.
+    """
 
     name: str
     path: Path
     size: int
     serial: str
-    block_size: int = 512
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def argument(self) -> str:
         """The value of `--disk`."""
-        blocks = f",block-size={self.block_size}" if self.block_size != 512 else ""
-        return f"id={self.name},path={self.path},size={self.size},serial={self.serial}{blocks}"
+        more = "".join(f",{key}={value}" for key, value in self.options.items())
+        return f"id={self.name},path={self.path},size={self.size},serial={self.serial}{more}"
 
 
 @dataclass(frozen=True, slots=True)

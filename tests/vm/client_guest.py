@@ -6,7 +6,7 @@ May import the lab. What a client says it did is compared with the image files t
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.accelerator import choose_accelerator
@@ -16,7 +16,7 @@ from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from qemu_odx.lab.image import Image
@@ -27,7 +27,7 @@ SIZE = 16 * MIB
 """Below 65536 blocks of 512 bytes: libiscsi's tests would send more at once than an sg node takes."""
 VAST = 64 << 30
 FOLDER = "/tmp/clients"  # noqa: S108 - in the guest
-AWAIT_NODES = "for i in $(seq 200); do [ -c /dev/sg{last} ] && break; sleep 0.1; done"
+AWAIT_NODES = "for i in $(seq 200); do [ -c {last} ] && break; sleep 0.1; done"
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,13 @@ class Unit:
     number: int
     name: str
     image: Path
-    block_size: int = 512
     size: int = SIZE
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of a logical block."""
+        return int(self.options.get("block-size", "512"))
 
     @property
     def node(self) -> str:
@@ -78,8 +83,9 @@ class ClientGuest:
         two: where they go.
         large: blocks of 4096 bytes.
         vast: 64 GiB of nothing, for copies that take a while.
-        scratch: for tests that do what they want to a disk.
-        kit: two more such disks.
+        scratch: 512 byte blocks on a medium of 4096, for tests that do what they want to a disk.
+        protected: its image is read-only.
+        kit: two more disks for such tests.
     """
 
     guest: Guest
@@ -89,7 +95,13 @@ class ClientGuest:
     large: Unit
     vast: Unit
     scratch: Unit
+    protected: Unit
     kit: tuple[Unit, Unit]
+
+    @property
+    def second_path(self) -> str:
+        """Node of `scratch` behind another controller, found after those of the first."""
+        return f"/dev/sg{self.kit[1].number + 1}"
 
     def complete(self, command: str, *, seconds: float = 120.0) -> Completed:
         """Run a shell command in the guest's scratch folder."""
@@ -119,13 +131,17 @@ def client_guest(image: Image) -> Iterator[ClientGuest]:
     """Boot it on fresh disks; at the end guest and disk server must go well."""
     with RunFolder() as run, ExitStack() as stack:
         units = _units(run.path)
-        disks = [DiskSpec(unit.name, unit.image, unit.size, unit.serial, unit.block_size) for unit in units]
-        export = ScsiExport(run.path / "scsi.sock", tuple(unit.name for unit in units))
-        backend = Backend(serve_command(disks, [export]), run.path / "serve.log")
+        disks = [DiskSpec(unit.name, unit.image, unit.size, unit.serial, unit.options) for unit in units]
+        exports = [
+            ScsiExport(run.path / "scsi.sock", tuple(unit.name for unit in units)),
+            ScsiExport(run.path / "second.sock", ("scratch",)),
+        ]
+        backend = Backend(serve_command(disks, exports), run.path / "serve.log")
         stack.callback(backend.stop)
-        guest = Guest(GuestSpec(image, choose_accelerator(), (export.socket,)), run.path)
+        spec = GuestSpec(image, choose_accelerator(), tuple(export.socket for export in exports))
+        guest = Guest(spec, run.path)
         stack.callback(guest.kill)
-        clients = ClientGuest(guest, backend, *units[:5], (units[5], units[6]))
+        clients = ClientGuest(guest, backend, *units[:6], (units[6], units[7]))
         _prepare(clients, units)
         yield clients
         guest.power_off()
@@ -133,19 +149,29 @@ def client_guest(image: Image) -> Iterator[ClientGuest]:
 
 
 def _units(folder: Path) -> list[Unit]:
-    names = ("one", "two", "large", "vast", "scratch", "kit1", "kit2")
-    shapes = {"large": (4096, SIZE), "vast": (512, VAST)}
+    kinds: dict[str, dict[str, str]] = {
+        "one": {},
+        "two": {},
+        "large": {"block-size": "4096"},
+        "vast": {},
+        "scratch": {"physical-block-size": "4096"},
+        "protected": {"readonly": "on"},
+        "kit1": {},
+        "kit2": {},
+    }
     units = [
-        Unit(number, name, folder / f"{name}.img", *shapes.get(name, (512, SIZE)))
-        for number, name in enumerate(names)
+        Unit(number, name, folder / f"{name}.img", VAST if name == "vast" else SIZE, options)
+        for number, (name, options) in enumerate(kinds.items())
     ]
-    for unit in units[:3]:
-        unit.fill()
+    for unit in units:
+        if unit.name in {"one", "two", "large", "protected"}:
+            unit.fill()
     return units
 
 
 def _prepare(clients: ClientGuest, units: list[Unit]) -> None:
     """Wait for the nodes, and make sure that each is the unit we take it for."""
-    clients.guest.shell.run(f"mkdir {FOLDER}; " + AWAIT_NODES.format(last=units[-1].number), seconds=60)
+    clients.guest.shell.run(f"mkdir {FOLDER}; {AWAIT_NODES.format(last=clients.second_path)}", seconds=60)
     for unit in units:
         assert unit.serial in clients.run(f"sg_vpd -p sn {unit.node}")
+    assert clients.scratch.serial in clients.run(f"sg_vpd -p sn {clients.second_path}")

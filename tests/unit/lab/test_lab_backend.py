@@ -20,7 +20,10 @@ def shell(script: str) -> list[str]:
 def test_command_line_names_disks_and_exports() -> None:
     """The server is started just as a user would start it."""
     command = serve_command(
-        [DiskSpec("d0", Path("/r/a.img"), 4096, "one"), DiskSpec("d1", Path("/r/b.img"), 8192, "two", 4096)],
+        [
+            DiskSpec("d0", Path("/r/a.img"), 4096, "one"),
+            DiskSpec("d1", Path("/r/b.img"), 8192, "two", {"block-size": "4096"}),
+        ],
         [ScsiExport(Path("/r/s.sock"), ("d0", "d1")), BlkExport(Path("/r/b.sock"), "d1")],
     )
     assert command[-10:] == [
