@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 SIZE = 16 * MIB
 """Below 65536 blocks of 512 bytes: libiscsi's tests would send more at once than an sg node takes."""
-VAST = 64 << 30
+VAST = 1 << 40
 FOLDER = "/tmp/clients"  # noqa: S108 - in the guest
 AWAIT_NODES = "for i in $(seq 200); do [ -c {last} ] && break; sleep 0.1; done"
 
@@ -82,7 +82,7 @@ class ClientGuest:
         one: where copies come from.
         two: where they go.
         large: blocks of 4096 bytes.
-        vast: 64 GiB of nothing, for copies that take a while.
+        vast: 1 TiB of nothing, for copies that take a while.
         scratch: 512 byte blocks on a medium of 4096, for tests that do what they want to a disk.
         protected: its image is read-only.
         kit: two more disks for such tests.

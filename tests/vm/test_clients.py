@@ -170,7 +170,7 @@ def test_running_copy_is_seen_and_aborted(clients: ClientGuest) -> None:
     """In progress; its list identifier is taken; after the abort it is terminated, and gone for a second abort."""
     node, list_id = clients.vast.node, "--list-id=6"
     clients.put("zero.rt", ZERO_TOKEN)
-    clients.run(f"ddptctl --wut=0,0x8000000 --immed {list_id} --rtf=zero.rt {node}")
+    clients.run(f"ddptctl --wut=0,0x80000000 --immed {list_id} --rtf=zero.rt {node}")
     assert "in progress in background" in clients.run(f"ddptctl --receive {list_id} {node}")
     clients.run(f"ddptctl --pt=0,8 {list_id} {node}", status=105)
     assert clients.run(f"ddptctl --abort {list_id} {node}") == ""
