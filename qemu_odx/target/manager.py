@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qemu_odx.target.plan import Answer, StartCopy
     from qemu_odx.target.port import Task
     from qemu_odx.target.target import Target
+    from qemu_odx.tokens.operations import Operation
     from qemu_odx.wire.scsi.sense import Sense
 
 
@@ -94,13 +95,15 @@ class CopyManager:
         """True if the nexus already runs as many copies as its quota allows."""
         return len(self.operations.running(nexus)) >= self.quotas.copies_per_nexus
 
-    def end_copies(self, target: Target, lun: int) -> None:
-        """A reset of a logical unit: its copies stop, its results go (SPC-4 5.17.4)."""
+    def end_copies(self, target: Target, lun: int) -> list[Operation]:
+        """A reset of a logical unit: its copies are told to stop, its results go (SPC-4 5.17.4); those copies."""
+        ended = []
         for nexus in target.nexuses():
-            for operation in self.operations.running(nexus):
-                if operation.lun == lun:
-                    operation.abort = True
+            ended += [item for item in self.operations.running(nexus) if item.lun == lun]
             self.operations.drop_results(nexus, lun)
+        for operation in ended:
+            operation.abort = True
+        return ended
 
     def forget(self, nexus: Hashable) -> None:
         """I_T nexus loss: results go, running copies go on, tokens stay (SPC-4 5.17.4)."""

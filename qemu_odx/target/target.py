@@ -92,7 +92,7 @@ class Target:
         self._known.add(nexus)
         if self.power_on_attention:
             for unit in self.units.values():
-                unit.attend(nexus, sense.POWER_ON)
+                unit.attend(nexus, sense.RESET)
 
     def _plan(self, task: Task) -> Plan:
         unit = self.units.get(task.lun)
@@ -150,13 +150,13 @@ class Target:
             over(False)
             return
         for nexus in self._known:
-            unit.attend(nexus, sense.DEVICE_RESET)
+            unit.attend(nexus, sense.RESET)
         unit.mode.reset()
         unit.stopped = False
         unit.prevented.clear()
         unit.reservations.drop_reserve()
-        self.manager.end_copies(self, lun)
-        self.tasks.abort(self.tasks.select(None, lun), lambda: over(True))
+        copies = self.manager.end_copies(self, lun)
+        shared_disk.end_all(self.tasks.select(None, lun), copies, lambda: over(True))
 
     def nexus_loss(self, nexus: Nexus, over: Callable[[], None]) -> None:
         """The nexus is gone: its tasks end, its results go; background copies and registrations stay."""

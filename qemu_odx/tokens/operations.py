@@ -182,15 +182,11 @@ class OperationTable:
             del mine[operation.list_identifier]
 
     def drop_results(self, nexus: Hashable | None = None, lun: int | None = None) -> None:
-        """Forget results, of one nexus or one LUN or all; running operations will keep none."""
+        """Forget results, of one nexus or one LUN or all; nobody finds running operations any more either."""
         for key in [nexus] if nexus is not None else list(self._by_nexus):
             mine = self._by_nexus.get(key, OrderedDict())
             for item in list(mine.values()):
-                if lun is not None and item.lun != lun:
-                    continue
-                if item.running:
-                    item.keep = False
-                else:
+                if lun is None or item.lun == lun:
                     del mine[item.list_identifier]
             if not mine:
                 self._by_nexus.pop(key, None)

@@ -141,5 +141,5 @@ def test_unit_reset_answers_and_drops_results(server: Path) -> None:
             Response.OK,
             Response.FUNCTION_SUCCEEDED,
         }
-        assert guest.initiator.command(0, "00").fault == (6, 0x29, 3)
+        assert guest.initiator.command(0, "00").fault == (6, 0x29, 0)
         assert guest.initiator.information(0, 0).fault == (5, 0x24, 0)

@@ -298,7 +298,7 @@ class ReservationsAgainstModel(RuleBasedStateMachine):
         self.reference.target.reset_lun(0, lambda _: None)
         self.model.old = None
         for port in PORTS:
-            self.model.say({port}, (0x29, 3))
+            self.model.say({port}, (0x29, 0))
 
     @invariant()
     def everybody_hears_and_may_what_the_model_says(self) -> None:

@@ -239,8 +239,8 @@ def attention(asc: int, ascq: int) -> Sense:
     return Sense(Key.UNIT_ATTENTION, asc, ascq)
 
 
-POWER_ON = attention(0x29, 0x00)
-DEVICE_RESET = attention(0x29, 0x03)
+RESET = attention(0x29, 0x00)
+"""Power on, reset, or bus device reset: also what a nexus seen for the first time meets."""
 NEXUS_LOSS = attention(0x29, 0x07)
 MODE_PARAMETERS_CHANGED = attention(0x2A, 0x01)
 RESERVATIONS_PREEMPTED = attention(0x2A, 0x03)

@@ -64,7 +64,9 @@ def test_sizes_that_are_none(text: str) -> None:
 
 
 BAD_DISKS = {
-    "id=d0,pth=a": "unknown key 'pth'; known keys are id, path, size, block-size, serial, readonly, physical-block-size",
+    "id=d0,pth=a": (
+        "unknown key 'pth'; known keys are id, path, size, block-size, serial, readonly, physical-block-size"
+    ),
     "path=a": "'id=' is missing",
     "id=d0": "'path=' is missing",
     "id=d0,path=": "'path=' is missing",

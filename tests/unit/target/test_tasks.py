@@ -79,14 +79,41 @@ def test_sets_and_queries_hit_what_they_name(reference: ReferenceTarget) -> None
 def test_unit_reset_ends_tasks_drops_results_keeps_tokens(
     reference: ReferenceTarget, initiator: Initiator
 ) -> None:
-    """Results go, tokens stay, every nexus is told 29/03."""
+    """Results go, tokens stay, every nexus is told 29/00."""
     token = initiator.token(0, [Range(0, 4)])
     over: list[bool] = []
     reference.target.reset_lun(0, over.append)
     assert over == [True]
-    assert initiator.command(0, "00").fault == (6, 0x29, 3)
+    assert initiator.command(0, "00").fault == (6, 0x29, 0)
     assert initiator.information(0, 0).fault == (5, 0x24, 0)
     assert initiator.write_token(1, token, [Range(0, 4)]).good
+
+
+def test_unit_reset_waits_for_background_copies(reference: ReferenceTarget, initiator: Initiator) -> None:
+    """Nothing moves after the answer, and nobody finds the copy any more."""
+    token = initiator.token(0, [Range(0, 64)])
+    assert initiator.write_token(1, token, [Range(0, 64)], identifier=9, immediate=True).good
+    over: list[bool] = []
+    reference.target.reset_lun(1, over.append)
+    assert over == []
+    reference.background.run_all()
+    assert over == [True]
+    assert reference.read(1, 0, 1).startswith(b"L1B")
+    initiator.command(1, "00")
+    assert initiator.information(1, 9).fault == (5, 0x24, 0)
+
+
+def test_a_copy_that_outlives_its_nexus_is_not_found(
+    reference: ReferenceTarget, initiator: Initiator
+) -> None:
+    """It goes on; its result belongs to nobody."""
+    token = initiator.token(0, [Range(0, 64)])
+    assert initiator.write_token(1, token, [Range(0, 64)], identifier=9, immediate=True).good
+    reference.target.nexus_loss("I0", lambda: None)
+    assert initiator.information(1, 9).fault == (5, 0x24, 0)
+    reference.background.run_all()
+    assert initiator.information(1, 9).fault == (5, 0x24, 0)
+    assert reference.read(1, 0, 1).startswith(b"L0B")
 
 
 def test_nexus_loss_drops_results_keeps_tokens(reference: ReferenceTarget, initiator: Initiator) -> None:
