@@ -14,7 +14,7 @@ from qemu_odx.disk.hostfile import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qemu_odx.disk.port import Disk, Runner
+    from qemu_odx.disk.port import Disk, Io, Runner
 
     Done = Callable[[int], None]
     """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
@@ -46,7 +46,8 @@ class DiskQueue:
 
     def read(self, offset: int, into: Sequence[memoryview], done: Done) -> None:
         """Fill the buffers from `offset` on."""
-        if total(into) <= self._inline_limit:
+        length = total(into)
+        if length <= self._inline_limit:
             try:
                 missed = not self.disk.try_read(offset, into)
             except OSError as error:
@@ -55,12 +56,13 @@ class DiskQueue:
             if not missed:
                 done(0)
                 return
-        self._submit(lambda: self.disk.read(offset, into), done)
+        self._transfer((False, offset, length, into), lambda: self.disk.read(offset, into), done)
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
         """Write the buffers from `offset` on."""
-        if total(data) > self._inline_limit:
-            self._submit(lambda: self.disk.write(offset, data), done)
+        length = total(data)
+        if length > self._inline_limit:
+            self._transfer((True, offset, length, data), lambda: self.disk.write(offset, data), done)
             return
         try:
             self.disk.write(offset, data)
@@ -80,6 +82,32 @@ class DiskQueue:
     def write_zeroes(self, offset: int, length: int, done: Done, *, unmap: bool) -> None:
         """Zero the range; `unmap` allows freeing the space."""
         self._submit(lambda: self.disk.write_zeroes(offset, length, unmap=unmap), done)
+
+    def _transfer(self, io: Io, job: Callable[[], None], done: Done) -> None:
+        """Beside the loop if that can be; else, or if it does not end well, by the job on a worker."""
+
+        loan = self.disk.lend(io) if io[1] + io[2] <= self.disk.size else None
+        if loan is None:
+            self._submit(job, done)
+            return
+
+        def ended(result: int) -> None:
+            self.disk.give_back(loan)
+            self._pending -= 1
+            if result != io[2]:
+                self._submit(job, done)
+                return
+            try:
+                done(0)
+            finally:
+                if not self._pending:
+                    self._tell_idle()
+
+        self._pending += 1
+        if not self._runner.transfer(loan.fd, io, ended):
+            self._pending -= 1
+            self.disk.give_back(loan)
+            self._submit(job, done)
 
     def _submit(self, job: Callable[[], None], done: Done) -> None:
         def finished(result: BaseException | None) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
-Io: TypeAlias = "tuple[bool, int, int, Sequence[memoryview]]"
+Io: TypeAlias = "tuple[bool, int, int, Sequence[memoryview | bytes]]"
 """One transfer: whether it is a write, offset, length, and the buffers, `length` bytes in all."""
 
 
@@ -43,6 +43,13 @@ class CopyMethod(Enum):
 
 class SnapshotLostError(Exception):
     """The old data of a snapshot could not be kept (for lack of space): its token is to be cancelled."""
+
+
+class Loan(NamedTuple):
+    """A disk's file, lent for one transfer, and the write guard's tickets for it."""
+
+    fd: int
+    tickets: range
 
 
 class Snapshot(Protocol):
@@ -131,6 +138,15 @@ class Disk(Protocol):
             their bytes is not known.
         """
 
+    def lend(self, io: Io) -> Loan | None:
+        """Let the caller do a transfer itself, which must lie inside the disk; `give_back` afterwards.
+
+        None: there is something to be done first, or the disk wants to do it itself: call `read` or `write`.
+        """
+
+    def give_back(self, loan: Loan) -> None:
+        """The transfer has ended, well or badly."""
+
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""
 
@@ -177,6 +193,12 @@ class Disk(Protocol):
 
 class Runner(Protocol):
     """Runs slow work off the event loop. Implemented by `server/workers.py`; tests have an inline one."""
+
+    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+        """Do a transfer with a file; then call `done` on the event loop with the bytes moved or a negative errno.
+
+        False: that is not possible now; nothing was done.
+        """
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run `job` on a worker; then call `done` on the event loop with its result or its exception."""

@@ -7,9 +7,11 @@ next one is let in only when nothing of its predecessor is in flight, so that no
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qemu_odx.server.listener import Listener
+from qemu_odx.vhost.bus_guard import bus_guard
 from qemu_odx.vhost.message import ProtocolError
 from qemu_odx.vhost.session import Session
 from qemu_odx.vhost.transport import Channel, HangupError
@@ -84,9 +86,17 @@ class Connection:
         """See `Watcher`."""
         self._loop.call_soon(callback)
 
+    def at_turn_end(self, callback: Callable[[], None]) -> None:
+        """See `Watcher`."""
+        self._loop.at_turn_end(callback)
+
     def poll(self, queue: Pollable, serve: Callable[[], None]) -> bool:
         """See `Watcher`."""
         return self._loop.polling.add(queue, serve)
+
+    def broken(self, index: int, reason: str) -> None:
+        """See `Watcher`."""
+        self._loop.call_soon(partial(self._log_broken, index, reason))
 
     def send(self, request: int, payload: bytes, fds: Sequence[int]) -> None:
         """See `Link`."""
@@ -112,6 +122,13 @@ class Connection:
             self._read(on=False)
             self._channel.close()
             self._session.close(self._gone)
+
+    def _log_broken(self, index: int, reason: str) -> None:
+        """Say that a ring is out of service, unless its memory has gone: then the connection goes too."""
+        if guard := bus_guard():
+            guard.report()
+        if self._open:
+            log.error("%s: queue %d is out of service until the guest resets: %s", self._name, index, reason)
 
     def _read(self, *, on: bool) -> None:
         if on != self._reading:

@@ -52,6 +52,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._sequence = itertools.count()
         self._soon: deque[Callable[[], None]] = deque()
+        self._at_turn_end: list[Callable[[], None]] = []
         self._running = False
         self.polling = Polling()
         # A pipe, not an eventfd: a signal that arrives just before epoll sleeps wakes it by one byte in it.
@@ -81,6 +82,10 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._sequence), timer))
         return timer
 
+    def at_turn_end(self, callback: Callable[[], None]) -> None:
+        """Run `callback` when every event of this turn has been seen to. On the loop's thread only."""
+        self._at_turn_end.append(callback)
+
     def on_signal(self, number: int, callback: Callable[[], None]) -> None:
         """Run `callback` on the loop when the signal comes. Main thread only; undone by `close`."""
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
@@ -95,10 +100,11 @@ class Loop:
             for fd, _ in events:
                 if callback := self._readers.get(fd):
                     _guarded(callback)
-            self._run_timers()
-            self._run_soon()
             if self.polling:
                 _guarded(self.polling.look)
+            self._run_timers()
+            self._run_soon()
+            self._end_turn()
 
     def stop(self) -> None:
         """End `run` after the current round."""
@@ -132,6 +138,12 @@ class Loop:
         """Only what is there now: callbacks that hand over more must not starve the sockets."""
         for _ in range(len(self._soon)):
             _guarded(self._soon.popleft())
+
+    def _end_turn(self) -> None:
+        while self._at_turn_end:
+            callbacks, self._at_turn_end = self._at_turn_end, []
+            for callback in callbacks:
+                _guarded(callback)
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -1,11 +1,12 @@
 """Worker threads for slow disk work: the `Runner` of `disk/port.py`.
 
-Imports the storage port's types and `server/loop.py`. A hand-over and back costs some 55 µs, so callers send
-only what may wait for a device. Completions run on the event loop.
+Imports the storage port's types, `server/loop.py` and `server/uring.py`. A hand-over and back costs some 55 µs, so
+callers send only what may wait for a device. Completions run on the event loop.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,9 +14,12 @@ import queue
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from qemu_odx.server.uring import Uring
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qemu_odx.disk.port import Io
     from qemu_odx.server.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -26,10 +30,15 @@ DEFAULT_THREADS = min(16, 4 + (os.cpu_count() or 1))
 """More than the processors: workers mostly wait for the disk."""
 
 
+LONG = 128 << 10
+"""Bytes from which on a transfer is worth a thread of the kernel even if the page cache has the data."""
+_BACK_OFF = 0.001
+
+
 class Workers:
     """A fixed number of threads taking jobs in order. The queue is bounded by the rings that feed it."""
 
-    def __init__(self, loop: Loop, threads: int = DEFAULT_THREADS) -> None:
+    def __init__(self, loop: Loop, threads: int = DEFAULT_THREADS, *, io_uring: bool = True) -> None:
         self._loop = loop
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = [
@@ -38,6 +47,25 @@ class Workers:
         ]
         for thread in self._threads:
             thread.start()
+        self._ring: Uring | None = None
+        if io_uring:
+            with contextlib.suppress(OSError):
+                self._ring = Uring()
+                loop.watch(self._ring.eventfd, self._reap)
+
+    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+        """By io_uring, where there is one: handed over at the end of the loop's turn, all in one call."""
+        ring = self._ring
+        if ring is None:
+            return False
+        is_write, offset, length, buffers = io
+        first = not ring.queued
+        started = ring.transfer(
+            fd, write=is_write, offset=offset, buffers=buffers, thread=length >= LONG, done=done
+        )
+        if started and first:
+            self._loop.at_turn_end(self._hand_over)
+        return started
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run `job` on a worker; then call `done` on the event loop with its result or its exception."""
@@ -49,6 +77,22 @@ class Workers:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
+        if self._ring:
+            self._loop.unwatch(self._ring.eventfd)
+            self._ring.close()
+            self._ring = None
+
+    def _hand_over(self) -> None:
+        if self._ring and not self._ring.submit():
+            self._loop.call_later(_BACK_OFF, self._hand_over)
+
+    def _reap(self) -> None:
+        """One failure of ours must not take the completions of the others with it."""
+        for done, result in self._ring.reap() if self._ring else ():
+            try:
+                done(result)
+            except Exception:
+                log.exception("internal error: a completion failed")
 
     def _work(self) -> None:
         while (work := self._jobs.get()) is not None:

@@ -11,11 +11,18 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qemu_odx.disk.port import Io
+
 T = TypeVar("T")
 
 
 class InlineRunner:
     """Runs each job before `run` returns."""
+
+    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+        """Never: everything is a job."""
+        del fd, io, done
+        return False
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run the job, then call `done` with its result or its exception."""
@@ -34,6 +41,11 @@ class HeldRunner:
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+        """Never: everything is a job."""
+        del fd, io, done
+        return False
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Put the job behind the others."""

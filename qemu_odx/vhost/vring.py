@@ -45,8 +45,14 @@ class Watcher(Protocol):
     def poll(self, queue: Pollable, serve: Callable[[], None]) -> bool:
         """Look at a queue for a while, calling `serve` if there is something, then arm it; False: not now."""
 
+    def at_turn_end(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when all else that is due now has been done."""
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call `callback` after the other descriptors had their turn."""
+
+    def broken(self, index: int, reason: str) -> None:
+        """A ring is out of service."""
 
 
 class State(Enum):
@@ -165,6 +171,7 @@ class Vring:
             inflight=inflight.part(self.index, self.size) if inflight else None,
             again=self._again,
             poll=self._poll,
+            later=self._watcher.at_turn_end,
             used_log_gpa=_log_address(address),
         )
 
@@ -213,7 +220,8 @@ class Vring:
     def _call(self) -> None:
         _signal(self._call_fd)
 
-    def _error(self) -> None:
+    def _error(self, reason: str) -> None:
+        self._watcher.broken(self.index, reason)
         _signal(self._error_fd)
 
     def _check(self, fd: int, what: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from qemu_odx.virtio.express import NEXT_WRITE, triples
+from qemu_odx.virtio.express import NEXT_WRITE, TRIPLE, descriptors_of, gather
 from qemu_odx.wire.virtio.blk import HEADER, HEADER_SIZE, SECTOR, RequestType, Status
 from qemu_odx.wire.virtio.ring import F_NEXT, F_WRITE
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qemu_odx.disk.port import Disk, Io
+    from qemu_odx.virtio.express import Flat
+    from qemu_odx.virtio.memory import Window
     from qemu_odx.virtio.port import Ring
 
 LIMIT: Final = 256 << 10
@@ -66,29 +68,44 @@ class BlkExpress:
         unpack, last_header = HEADER.unpack_from, size - HEADER_SIZE
         batch: list[Io] = []
         ends: list[tuple[int, int, int]] = []
-        for head, triple in zip(heads, triples(heads, self._ring, window), strict=True):
-            if triple is None:
+        for head, flat in zip(heads, descriptors_of(heads, self._ring, window), strict=True):
+            if flat is None or flat[1] != HEADER_SIZE or flat[-3] != 1 or flat[-2] != F_WRITE:
                 continue
-            header, header_length, _, _, data, length, flags, _, status, status_length, last_flags, _ = triple
-            header -= base
-            data -= base
-            status -= base
-            if (
-                header_length != HEADER_SIZE
-                or status_length != 1
-                or last_flags != F_WRITE
-                or not 0 < length <= LIMIT
-                or not (0 <= header <= last_header and 0 <= data <= size - length and 0 <= status < size)
-            ):
+            header, data, length, flags, status = (
+                flat[0] - base,
+                flat[4] - base,
+                flat[5],
+                flat[6],
+                flat[-4] - base,
+            )
+            if len(flat) != TRIPLE:
+                found = _pieces(flat, window)
+                if found is None:
+                    continue
+                views, length, flags = found
+            elif length and 0 <= data <= size - length:
+                views = [ram[data : data + length]]
+            else:
+                continue
+            if length > LIMIT or not (0 <= header <= last_header and 0 <= status < size):
                 continue
             kind, _, sector = unpack(ram, header)
             offset = sector * SECTOR
             if (offset | length) & mask or offset + length > disk_size:
                 continue
             if kind == _IN and flags == NEXT_WRITE:
-                batch.append((False, offset, length, [ram[data : data + length]]))
+                batch.append((False, offset, length, views))
                 ends.append((head, length + 1, status))
             elif kind == _OUT and flags == F_NEXT and may_write:
-                batch.append((True, offset, length, [ram[data : data + length]]))
+                batch.append((True, offset, length, views))
                 ends.append((head, 1, status))
         return batch, ends
+
+
+def _pieces(flat: Flat, window: Window) -> tuple[list[memoryview], int, int] | None:
+    """Buffers, length and the flags of data in many pieces, if all have the same flags."""
+    flags = set(flat[6:-4:4])
+    found = gather(flat, 1, len(flat) // 4 - 1, window)
+    if found is None or len(flags) != 1:
+        return None
+    return *found, flags.pop()

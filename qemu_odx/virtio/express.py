@@ -1,18 +1,20 @@
-"""The express lane's view of a batch: requests of three plain descriptors, as nearly all are.
+"""The express lane's view of a batch: the descriptors of requests in the forms that nearly all have.
 
-Imports `wire/virtio/ring` and `virtio/memory`. Linux and Windows send a read or write as header, data and status
-(virtio-blk) or as three parts with the response among them (virtio-scsi): three descriptors, in an indirect table or
-in the ring. `triples` takes these apart with one unpacking each; all else is `virtio/descriptors.py`'s, which knows
-every form there is. A test compares the two.
+Imports `wire/virtio/ring` and `virtio/memory`. Linux and Windows send a read or write as one run of descriptors, in
+order, in an indirect table or in the ring: header, data in pieces, status (virtio-blk); command, response and data
+(virtio-scsi). `descriptors_of` takes these apart with one unpacking each; all else goes to
+`virtio/descriptors.py`, which knows every form there is. A test compares the two.
 
 Next: `virtio/blk_express.py` and `virtio/scsi_express.py`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from qemu_odx.virtio.descriptors import MAX_DESCRIPTORS
 from qemu_odx.wire.virtio.ring import DESCRIPTOR, DESCRIPTOR_SIZE, F_INDIRECT, F_NEXT
 
 if TYPE_CHECKING:
@@ -21,20 +23,21 @@ if TYPE_CHECKING:
     from qemu_odx.virtio.memory import Window
     from qemu_odx.virtio.port import Ring
 
-    Triple = tuple[int, ...]
-    """Address, length, flags, next of each of three descriptors: twelve numbers, flags of the last two unchecked."""
+    Flat = tuple[int, ...]
+    """Address, length, flags, next; address, length, flags, next; ... of the descriptors of one chain."""
 
-_TRIPLE: Final = Struct("<QIHHQIHHQIHH")
-_TABLE_SIZE: Final = 3 * DESCRIPTOR_SIZE
+TRIPLE: Final = 12
+"""Numbers in the flat form of three descriptors."""
 NEXT_WRITE: Final = 3
 """Flags of a writable descriptor that is not the last: VIRTQ_DESC_F_NEXT and F_WRITE (VIRTIO 2.7.5)."""
+_SMALLEST, _LARGEST = 3 * DESCRIPTOR_SIZE, MAX_DESCRIPTORS * DESCRIPTOR_SIZE
 
 
-def triples(heads: Sequence[int], ring: Ring, window: Window) -> list[Triple | None]:
-    """The descriptors of each request, copied once; None for one that has another form or lies elsewhere.
+def descriptors_of(heads: Sequence[int], ring: Ring, window: Window) -> list[Flat | None]:
+    """The descriptors of each chain, copied once; None for one that has another form or lies elsewhere.
 
-    The first of the three is readable and has a next one; the second has a next one. The caller looks at lengths,
-    addresses and the other flags.
+    There are three or more of them; each but the last has the flag F_NEXT and leads to the one after it. The caller
+    looks at addresses, lengths and the other flags.
 
     Args:
         heads: heads of chains, each below the size of the ring.
@@ -42,33 +45,77 @@ def triples(heads: Sequence[int], ring: Ring, window: Window) -> list[Triple | N
         window: the run of guest memory in which indirect tables are looked for.
     """
     base, size, ram = window
-    last = size - _TABLE_SIZE
-    table = ring.desc
-    unpack, unpack_triple = DESCRIPTOR.unpack_from, _TRIPLE.unpack_from
-    found: list[Triple | None] = []
+    table, unpack = ring.desc, DESCRIPTOR.unpack_from
+    unpack_triple = _form(3)[0].unpack_from
+    found: list[Flat | None] = []
     for head in heads:
         address, length, flags, _ = unpack(table, head * DESCRIPTOR_SIZE)
+        at = address - base
         if flags != F_INDIRECT:
             found.append(_in_ring(head, ring))
-            continue
-        at = address - base
-        if length == _TABLE_SIZE and 0 <= at <= last:
-            triple = unpack_triple(ram, at)
-            if triple[2] == F_NEXT and triple[3] == 1 and triple[6] & F_NEXT and triple[7] == 2:
-                found.append(triple)
-                continue
-        found.append(None)
+        elif not (_SMALLEST <= length <= _LARGEST and 0 <= at <= size - length):
+            found.append(None)
+        elif length == _SMALLEST:
+            flat = unpack_triple(ram, at)
+            ordered = flat[3] == 1 and flat[7] == 2 and flat[2] & flat[6] & F_NEXT
+            found.append(flat if ordered else None)
+        else:
+            found.append(_long(ram, at, length))
     return found
 
 
-def _in_ring(head: int, ring: Ring) -> Triple | None:
+def _long(ram: memoryview, at: int, length: int) -> Flat | None:
+    """An indirect table of many descriptors."""
+    if length % DESCRIPTOR_SIZE:
+        return None
+    form, following = _form(length // DESCRIPTOR_SIZE)
+    flat: Flat = form.unpack_from(ram, at)
+    if flat[3:-1:4] != following or not all(flags & F_NEXT for flags in flat[2:-4:4]):
+        return None
+    return flat
+
+
+@cache
+def _form(descriptors: int) -> tuple[Struct, tuple[int, ...]]:
+    """What unpacks a table of so many descriptors at once, and the `next` of each but the last, in order."""
+    return Struct("<" + "QIHH" * descriptors), tuple(range(1, descriptors))
+
+
+def _in_ring(head: int, ring: Ring) -> Flat | None:
     """Three descriptors anywhere in the table of the ring."""
     unpack, table, size = DESCRIPTOR.unpack_from, ring.desc, ring.size
-    first: Triple = unpack(table, head * DESCRIPTOR_SIZE)
+    first: Flat = unpack(table, head * DESCRIPTOR_SIZE)
     if first[2] != F_NEXT or first[3] >= size:
         return None
-    second: Triple = unpack(table, first[3] * DESCRIPTOR_SIZE)
+    second: Flat = unpack(table, first[3] * DESCRIPTOR_SIZE)
     if not second[2] & F_NEXT or second[3] >= size:
         return None
-    third: Triple = unpack(table, second[3] * DESCRIPTOR_SIZE)
+    third: Flat = unpack(table, second[3] * DESCRIPTOR_SIZE)
     return first + second + third
+
+
+def gather(flat: Flat, first: int, last: int, window: Window) -> tuple[list[memoryview], int] | None:
+    """The buffers of descriptors `first` to `last` (exclusive), neighbours joined, and their length together.
+
+    None if one lies outside of the window, or is empty.
+    """
+    base, size, ram = window
+    views: list[memoryview] = []
+    start = end = flat[4 * first]
+    total = 0
+    for address, length in zip(
+        flat[4 * first : 4 * last : 4], flat[4 * first + 1 : 4 * last : 4], strict=True
+    ):
+        if address != end:
+            if not base <= start <= end <= base + size:
+                return None
+            views.append(ram[start - base : end - base])
+            start = end = address
+        if not length:
+            return None
+        end += length
+        total += length
+    if not base <= start <= end <= base + size:
+        return None
+    views.append(ram[start - base : end - base])
+    return views, total

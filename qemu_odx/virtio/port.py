@@ -45,12 +45,14 @@ class Ring:
         event_idx: VIRTIO_F_EVENT_IDX was acknowledged.
         memory: translates guest physical addresses of descriptors.
         call: signals the guest (writes the call eventfd; does nothing while there is none).
-        error: signals the error eventfd: the ring is broken.
+        error: the ring is broken, for this reason: logs it, and signals the error eventfd.
         inflight: this queue's part of the in-flight area, or None.
         again: asks the session to `kick` this queue once more after it served the others (never from inside
             the call); None lets a busy queue run until it is empty.
         poll: looks at the queue for a while, kicks it if there is something, and arms it in the end; False: not
             now. None: kicks only.
+        later: runs a callback when all else that is due now has been done; None: completions outside of a batch
+            are published one by one.
         used_log_gpa: guest physical address of the used ring for the dirty log; the session may set it while
             the ring runs.
     """
@@ -63,10 +65,11 @@ class Ring:
     event_idx: bool
     memory: GuestMemory
     call: Callable[[], None]
-    error: Callable[[], None]
+    error: Callable[[str], None]
     inflight: memoryview | None = None
     again: Callable[[], None] | None = None
     poll: Callable[[Pollable], bool] | None = None
+    later: Callable[[Callable[[], None]], None] | None = None
     used_log_gpa: int | None = None
 
 

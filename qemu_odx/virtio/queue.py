@@ -237,10 +237,7 @@ class SplitQueue:
 
     def _break(self, reason: str) -> None:
         self.broken = True
-        _log.error(
-            "%s: %s: the queue is out of service until the guest resets the device", self._name, reason
-        )
-        self._ring.error()
+        self._ring.error(reason)
 
     # -- completing --------------------------------------------------------------------------------
 
@@ -259,9 +256,14 @@ class SplitQueue:
         """A chain's `complete`."""
         del self._open[chain.head]
         self._unmarked = False
+        first = not self._done
         self._give_back(chain.head, written)
-        if not self._depth:
+        if self._depth:
+            return
+        if self._ring.later is None:
             self.publish()
+        elif first:
+            self._ring.later(self.publish)
 
     def _give_back(self, head: int, written: int) -> None:
         self.completed += 1

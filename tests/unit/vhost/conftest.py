@@ -117,6 +117,10 @@ class FakeLink:
         """See `Link`."""
         del self.watched[fd]
 
+    def at_turn_end(self, callback: Callable[[], None]) -> None:
+        """At once."""
+        callback()
+
     def poll(self, queue: Pollable, serve: Callable[[], None]) -> bool:
         """Never: kicks only."""
         del queue, serve
@@ -125,6 +129,10 @@ class FakeLink:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """See `Link`."""
         self.soon.append(callback)
+
+    def broken(self, index: int, reason: str) -> None:
+        """See `Link`."""
+        self.sent.append((index, reason.encode(), -1))
 
 
 class Talk:
