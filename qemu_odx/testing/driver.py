@@ -114,7 +114,7 @@ class DriverQueue:
         memory: GuestMemory,
         *,
         call: Callable[[], None] = lambda: None,
-        error: Callable[[], None] = lambda: None,
+        error: Callable[[str], None] = lambda _reason: None,
         inflight: memoryview | None = None,
         next_avail: int = 0,
     ) -> Ring:

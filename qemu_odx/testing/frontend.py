@@ -14,7 +14,6 @@ May import anything but `lab` and `cli`. Guest RAM is `testing/ram.py`, the gues
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -22,17 +21,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from qemu_odx.testing.driver import DriverQueue
+from qemu_odx.testing.message_socket import MessageSocket, wait_for
 from qemu_odx.testing.ram import GuestRam
 from qemu_odx.wire.vhost_user import (
     FLAG_NEED_REPLY,
     HEADER,
     INFLIGHT_SIZE,
-    REPLY_FLAGS,
     U64,
     VERSION,
+    VRING_LOG,
     ConfigSpace,
     Feature,
     Inflight,
+    LogBase,
     MemoryRegion,
     ProtocolFeature,
     Request,
@@ -45,9 +46,6 @@ from qemu_odx.wire.vhost_user import (
 if TYPE_CHECKING:
     import os as _os
     from collections.abc import Sequence
-
-PATIENCE = 20.0
-"""Seconds to wait for an answer or a completion; a loaded machine is slow, a hang is for ever."""
 
 BLK_CONFIG_SIZE = 57
 """What QEMU asks of a virtio-blk back end with discard and write zeroes on."""
@@ -70,7 +68,7 @@ class Vring:
     base: int = 0
 
 
-class FrontEnd:
+class FrontEnd(MessageSocket):
     """One virtio device's front end.
 
     Args:
@@ -98,7 +96,7 @@ class FrontEnd:
         protocol: int = QEMU_7_2_PROTOCOL,
         modern: bool = False,
     ) -> None:
-        self.path = os.fspath(path)
+        super().__init__(path)
         self.ram = ram or GuestRam()
         self.config = b""
         self.features = 0
@@ -111,9 +109,9 @@ class FrontEnd:
         self._driver_features = driver_features
         self._known_protocol = protocol
         self._modern = modern
-        self._socket: socket.socket | None = None
         self._backend: socket.socket | None = None
         self._inflight: tuple[Inflight, int] | None = None
+        self._log: tuple[LogBase, int] | None = None
         self._sent_regions: set[int] = set()
         self.vrings = [_new_vring() for _ in range(queues)]
         self.queues = [self._queue(vring) for vring in self.vrings]
@@ -128,13 +126,12 @@ class FrontEnd:
 
     def connect(self, *, again: bool = False) -> None:
         """Connect and introduce ourselves; `again`: after a lost connection (the configuration is kept)."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(PATIENCE)
-        self._socket.connect(self.path)
+        self.open()
         self._sent_regions.clear()
         self._negotiate_protocol()
         self.send(Request.SET_OWNER)
-        self.features = self.ask(Request.GET_FEATURES) & (self._driver_features | Feature.PROTOCOL_FEATURES)
+        wanted = self._driver_features & ~Feature.LOG_ALL | Feature.PROTOCOL_FEATURES
+        self.features = self.ask(Request.GET_FEATURES) & wanted
         for index, (vring, queue) in enumerate(zip(self.vrings, self.queues, strict=True)):
             queue.event_idx = bool(self.features & Feature.EVENT_IDX)
             self.send(Request.SET_VRING_CALL, U64.pack(index), [vring.call])
@@ -144,17 +141,29 @@ class FrontEnd:
 
     def start(self) -> None:
         """The guest's driver is ready: describe memory and rings, enable every queue."""
-        self.send(Request.SET_FEATURES, U64.pack(self.features))
+        self._set_features()
         if self.has(ProtocolFeature.INFLIGHT_SHMFD):
             self._share_inflight()
         for index, vring in enumerate(self.vrings):
             self.send(Request.SET_VRING_CALL, U64.pack(index), [vring.call])
-        self.send(Request.SET_FEATURES, U64.pack(self.features))
+        self._set_features()
         self._share_memory()
         for index in range(len(self.vrings)):
             self.start_ring(index)
+        self._share_log()
         for index in range(len(self.vrings) + self._extra):
             self.enable(index, on=True)
+
+    def start_log(self, fd: int, size: int, offset: int = 0) -> None:
+        """A migration of the guest begins: dirty pages are logged in `fd`, while the rings run."""
+        self._log = LogBase(size, offset), fd
+        self._share_log()
+        self._settle_log()
+
+    def stop_log(self) -> None:
+        """It was cancelled."""
+        self._log = None
+        self._settle_log()
 
     def stop(self) -> None:
         """The guest stops or its driver leaves: the rings are ours again, with what was done in them."""
@@ -173,9 +182,7 @@ class FrontEnd:
 
     def lose(self) -> None:
         """Drop the connection without a word, as a killed QEMU does."""
-        if self._socket:
-            self._socket.close()
-            self._socket = None
+        super().lose()
         if self._backend:
             self._backend.close()
             self._backend = None
@@ -215,9 +222,18 @@ class FrontEnd:
     def ring_address(self, index: int) -> VringAddress:
         """Where a queue's ring is, in this front end's own addresses."""
         queue, uva = self.queues[index], self.ram.uva
+        flags = VRING_LOG if self._log else 0
         return VringAddress(
-            index, 0, uva(queue.desc_gpa), uva(queue.used_gpa), uva(queue.avail_gpa), queue.used_gpa
+            index, flags, uva(queue.desc_gpa), uva(queue.used_gpa), uva(queue.avail_gpa), queue.used_gpa
         )
+
+    def plug(self, region: MemoryRegion, fd: int) -> None:
+        """More memory for the guest."""
+        self.tell(Request.ADD_MEM_REG, region.pack_single(), [fd])
+
+    def unplug(self, region: MemoryRegion) -> None:
+        """Take memory away, whatever is in flight there."""
+        self.tell(Request.REM_MEM_REG, region.pack_single())
 
     def enable(self, index: int, *, on: bool) -> None:
         """SET_VRING_ENABLE, acknowledged as QEMU 10.0 wants it, or not as 7.2 does."""
@@ -242,14 +258,6 @@ class FrontEnd:
 
     # -- messages ----------------------------------------------------------------------------------
 
-    def send(self, request: int, payload: bytes = b"", fds: Sequence[int] = (), flags: int = VERSION) -> None:
-        """Send one message and wait for nothing."""
-        self.send_bytes(HEADER.pack(request, flags, len(payload)) + payload, fds)
-
-    def send_bytes(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Send anything at all."""
-        socket.send_fds(self._connected(), [data], list(fds))
-
     def acknowledged(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send a message that wants an acknowledgement, and wait for it.
 
@@ -264,41 +272,6 @@ class FrontEnd:
     def tell(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send a message, and wait for its acknowledgement if that was negotiated."""
         (self.acknowledged if self.has(ProtocolFeature.REPLY_ACK) else self.send)(request, payload, fds)
-
-    def request(self, request: int, payload: bytes = b"") -> bytes:
-        """Send a message that has a reply of its own; the reply's payload."""
-        self.send(request, payload)
-        return self.reply(request)[0]
-
-    def ask(self, request: int) -> int:
-        """Send a message whose reply is one number."""
-        (number,) = U64.unpack(self.request(request))
-        return int(number)
-
-    def reply(self, request: int) -> tuple[bytes, list[int]]:
-        """Wait for the reply to `request`: its payload and descriptors.
-
-        Raises:
-            ConnectionError: the back end closed the connection.
-            AssertionError: what came is no reply to it, as QEMU judges.
-        """
-        head, fds = self._read(HEADER.size)
-        number, flags, size = HEADER.unpack(head)
-        if (number, flags) != (request, REPLY_FLAGS):
-            raise AssertionError(
-                f"{request_name(request)} was answered by {request_name(number)}, flags {flags:#x}"
-            )
-        payload, more = self._read(size) if size else (b"", [])
-        return payload, fds + more
-
-    def closed_by_back_end(self) -> bool:
-        """Wait until the back end closes the connection; False if it does not."""
-        with contextlib.suppress(TimeoutError):
-            try:
-                return self._connected().recv(1) == b""
-            except ConnectionError:
-                return True
-        return False
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -347,6 +320,22 @@ class FrontEnd:
             os.close(self._inflight[1])
             self._inflight = None
 
+    def _set_features(self) -> None:
+        self.tell(Request.SET_FEATURES, U64.pack(self.features | (Feature.LOG_ALL if self._log else 0)))
+
+    def _share_log(self) -> None:
+        if self._log:
+            description, fd = self._log
+            self.send(Request.SET_LOG_BASE, description.pack(), [fd])
+            if self.has(ProtocolFeature.LOG_SHMFD):
+                self.reply(Request.SET_LOG_BASE)
+
+    def _settle_log(self) -> None:
+        """As QEMU switches logging while the device runs."""
+        self._set_features()
+        for index in range(len(self.vrings)):
+            self.tell(Request.SET_VRING_ADDR, self.ring_address(index).pack())
+
     def _share_memory(self) -> None:
         regions = [MemoryRegion(r.gpa, r.size, r.uva, r.offset) for r in self.ram.regions]
         if not self.has(ProtocolFeature.CONFIGURE_MEM_SLOTS):
@@ -356,33 +345,6 @@ class FrontEnd:
             if region.guest_address not in self._sent_regions:
                 self.tell(Request.ADD_MEM_REG, region.pack_single(), [self.ram.fd])
                 self._sent_regions.add(region.guest_address)
-
-    def _read(self, size: int) -> tuple[bytes, list[int]]:
-        data, fds = b"", []
-        while len(data) < size:
-            piece, more, _, _ = socket.recv_fds(self._connected(), size - len(data), 8)
-            fds += more
-            if not piece:
-                raise ConnectionError("the back end closed the connection")
-            data += piece
-        return data, fds
-
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            raise ConnectionError("the front end is not connected")
-        return self._socket
-
-
-def wait_for(eventfd: int, patience: float = PATIENCE) -> None:
-    """Wait until an event descriptor was signalled, and take the signal.
-
-    Raises:
-        TimeoutError: it was not.
-    """
-    readable, _, _ = select.select([eventfd], [], [], patience)
-    if not readable:
-        raise TimeoutError(f"no signal from the back end in {patience} seconds")
-    os.eventfd_read(eventfd)
 
 
 def _new_vring() -> Vring:

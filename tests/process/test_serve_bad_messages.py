@@ -57,7 +57,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "in-flight file too short": (
         message(32, Inflight(1 << 40, 1 << 41, 1, 128).pack()),
         1,
-        "the in-flight file is shorter",
+        "the in-flight area is larger than its file",
     ),
     "a reply": (message(1, flags=0x5), 0, "GET_FEATURES has flags 0x5: not a request"),
     "noise": (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 0, "has flags 0x5448202f"),

@@ -49,7 +49,7 @@ def test_every_page_that_is_touched_and_no_other(bitmap: tuple[int, mmap.mmap]) 
     fd, pages = bitmap
     log = DirtyLog(LogBase(4096, 0), fd, never)
     chance = random.Random(4)
-    for _ in range(2000):
+    for _ in range(200):
         gpa = chance.randrange(PAGES * 4096)
         length = min(chance.choice([1, 2, 512, 4096, 4097, 70_000, 1 << 20]), PAGES * 4096 - gpa)
         log.mark(gpa, length)

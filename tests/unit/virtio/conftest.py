@@ -33,7 +33,7 @@ class Pair:
     held: list[Chain] = field(default_factory=list)
     inline: bool = False
     calls: int = 0
-    errors: int = 0
+    errors: list[str] = field(default_factory=list)
     handle: Callable[[Chain], None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,8 +62,8 @@ class Pair:
     def _call(self) -> None:
         self.calls += 1
 
-    def _error(self) -> None:
-        self.errors += 1
+    def _error(self, reason: str) -> None:
+        self.errors.append(reason)
 
 
 @pytest.fixture
