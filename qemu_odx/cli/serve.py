@@ -68,7 +68,8 @@ class _WithExamples(click.RichCommand):
     required=True,
     metavar="type=TYPE,socket=PATH,...",
     help="A socket for one QEMU at a time. type=vhost-user-scsi with lun0=ID,lun1=ID,... or "
-    "type=vhost-user-blk with disk=ID; num-queues=N limits what QEMU may use. A disk may be behind several exports.",
+    "type=vhost-user-blk with disk=ID[,mailbox=on|OFFSET]; num-queues=N limits what QEMU may use. A disk may be "
+    "behind several exports. A mailbox takes token copies in a few sectors of the disk (docs/mailbox.md).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
 @click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")

@@ -107,8 +107,8 @@ class Server:
             raise ServerError("; ".join(failed))
 
     def _export(self, config: Export, maker: DeviceMaker, undo: contextlib.ExitStack) -> RunningExport:
-        device = maker.blk(config) if isinstance(config, BlkExport) else maker.scsi(config)
         try:
+            device = maker.blk(config) if isinstance(config, BlkExport) else maker.scsi(config)
             export = RunningExport(config.socket, self._loop, device)
         except ConfigError as error:
             raise ServerError(str(error)) from error

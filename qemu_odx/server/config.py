@@ -1,6 +1,6 @@
 """What `qemu-odx serve` is asked to do: `--disk` and `--export` strings as frozen values.
 
-Imports `server/options.py` only. Next: `server/app.py` builds disks and exports from it.
+Imports `server/options.py` and numbers of `wire`. Next: `server/app.py` builds disks and exports from it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from qemu_odx.server.options import (
     parse_switch,
     split_options,
 )
+from qemu_odx.wire.mailbox import ALIGNMENT, DEFAULT_OFFSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,7 +39,7 @@ MAX_SERIAL = 20
 """Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
 
 DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly", "physical-block-size")
-BLK_KEYS = ("type", "socket", "disk", "num-queues")
+BLK_KEYS = ("type", "socket", "disk", "num-queues", "mailbox")
 SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues")
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -60,11 +61,15 @@ class DiskConfig:
 
 @dataclass(frozen=True, slots=True)
 class BlkExport:
-    """One `--export type=vhost-user-blk`. `num_queues` is the most that a front end may use."""
+    """One `--export type=vhost-user-blk`. `num_queues` is the most that a front end may use.
+
+    `mailbox` is the byte of the disk where the mailbox window begins (`docs/mailbox.md`), None without one.
+    """
 
     socket: str
     disk: str
     num_queues: int = MAX_QUEUES
+    mailbox: int | None = None
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -142,7 +147,7 @@ def parse_export(options: Options) -> Export:
 def _blk_export(options: Options) -> Export:
     check_keys(options, BLK_KEYS, ("socket", "disk"))
     queues = get(options, "num-queues", partial(parse_number, least=1, most=MAX_QUEUES), MAX_QUEUES)
-    return BlkExport(options["socket"], options["disk"], queues)
+    return BlkExport(options["socket"], options["disk"], queues, get(options, "mailbox", _mailbox, None))
 
 
 def _scsi_export(options: Options) -> Export:
@@ -162,6 +167,19 @@ def _block_size(text: str) -> int:
     if text not in {"512", "4096"}:
         raise ConfigError(f"'{text}' is neither 512 nor 4096")
     return int(text)
+
+
+def _mailbox(text: str) -> int | None:
+    if text in {"on", "off"}:
+        return DEFAULT_OFFSET if text == "on" else None
+    cure = f"write on, off, or a place on the disk that is a multiple of {ALIGNMENT}"
+    try:
+        offset = parse_size(text)
+    except ConfigError:
+        raise ConfigError(f"'{text}' is no place for a mailbox: {cure}") from None
+    if offset % ALIGNMENT:
+        raise ConfigError(f"'{text}' is no place for a mailbox: {cure}")
+    return offset
 
 
 def _physical_block_size(text: str, block_size: int) -> int:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+from qemu_odx.server.options import ConfigError
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.port import LoginNexus
 from qemu_odx.target.target import Target
 from qemu_odx.virtio.blk import BlkDevice
+from qemu_odx.virtio.mailbox import Mailbox
 from qemu_odx.virtio.scsi import ScsiDevice
+from qemu_odx.wire.mailbox import WINDOW, Head
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.server.config import BlkExport, ScsiExport
@@ -36,20 +39,46 @@ class DeviceMaker:
         self._runner = runner
 
     def blk(self, config: BlkExport) -> Device:
-        """A virtio-blk device on one disk."""
+        """A virtio-blk device on one disk; its socket names the initiator port of its mailbox.
+
+        Raises:
+            ConfigError: the disk has no room for the mailbox.
+        """
         disk = self._disks[config.disk]
 
         def kept_out(writing: bool) -> bool:
-            return self.manager.reservations(disk).keeps_out(writing=writing)
+            return self.manager.reservations(disk).keeps_out(config.socket, writing=writing)
 
-        return BlkDevice(disk, self._runner, num_queues=config.num_queues, kept_out=kept_out)
+        mailbox = self._mailbox(config.socket, disk, config.mailbox) if config.mailbox else None
+        return BlkDevice(disk, self._runner, num_queues=config.num_queues, kept_out=kept_out, mailbox=mailbox)
 
     def scsi(self, config: ScsiExport) -> Device:
         """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
         units = {number: self._disks[disk] for number, disk in config.luns}
-        lives = itertools.count()
-        return ScsiDevice(
-            Target.on(units, self.manager, self._runner),
-            config.num_queues,
-            new_nexus=lambda: LoginNexus(config.socket, next(lives)),
+        target = Target.on(units, self.manager, self._runner)
+        return ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
+
+    def _mailbox(self, socket: str, disk: Disk, offset: int) -> Mailbox:
+        """A mailbox on a target of its own, with the disk as logical unit 0."""
+        _check_room(disk, offset)
+        target = Target.on({0: disk}, self.manager, self._runner)
+        head = Head(offset, disk.block_size, target.units[0].naa, disk.serial)
+        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(socket))
+
+
+def _logins(port: str) -> Callable[[], LoginNexus]:
+    """Makes the nexuses of an initiator port, one for each life of a driver."""
+    lives = itertools.count()
+    return lambda: LoginNexus(port, next(lives))
+
+
+def _check_room(disk: Disk, offset: int) -> None:
+    if disk.readonly:
+        raise ConfigError(
+            f"disk {disk.name} is read-only, and a mailbox is written to: leave out mailbox= or readonly=on"
+        )
+    if offset + WINDOW > disk.size:
+        raise ConfigError(
+            f"a mailbox at {offset} ends at {offset + WINDOW}, behind the end of disk {disk.name} at {disk.size}: "
+            "choose a smaller mailbox=OFFSET or a larger disk"
         )

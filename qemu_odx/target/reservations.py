@@ -56,7 +56,6 @@ class Outcome:
     preempted: frozenset[Port] = frozenset()
 
 
-_NO_PORT = object()
 _GOOD = Outcome()
 _CONFLICT = Outcome(Status.RESERVATION_CONFLICT)
 
@@ -89,13 +88,13 @@ class Reservations:
             return False
         return access is Access.WRITE or (access is Access.READ and self.kind.exclusive_access)
 
-    def keeps_out(self, *, writing: bool) -> bool:
-        """True if a front door without initiator ports, virtio-blk, may not read or write now.
+    def keeps_out(self, port: Port, *, writing: bool) -> bool:
+        """True if virtio-blk may not read or write now, `port` being what it is to the commands of its mailbox.
 
-        It cannot register, so it is to a reservation what an unregistered initiator is. A cluster that reserves
-        a disk relies on nobody else writing there, whatever bus the other guest sees it on.
+        Only through a mailbox can it register; else it is to a reservation what an unregistered initiator is. A
+        cluster that reserves a disk relies on nobody else writing there, whatever bus the other guest sees it on.
         """
-        return self.conflicts(_NO_PORT, Access.WRITE if writing else Access.READ)
+        return self.conflicts(port, Access.WRITE if writing else Access.READ)
 
     def holds(self, port: Port) -> bool:
         """True for a persistent reservation holder."""

@@ -8,12 +8,14 @@ Clauses: VIRTIO 1.2, 5.2.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from qemu_odx.disk.dispatch import DiskQueue
+from qemu_odx.virtio import blk_packet
 from qemu_odx.virtio.blk_express import BlkExpress
 from qemu_odx.virtio.chain import fill
 from qemu_odx.virtio.queues import Queues
+from qemu_odx.virtio.window import Window
 from qemu_odx.wire.virtio import blk as wire
 from qemu_odx.wire.virtio.blk import RequestType, Status
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.virtio.chain import Chain
+    from qemu_odx.virtio.mailbox import Mailbox
     from qemu_odx.virtio.port import Ring
 
 SEG_MAX: Final = 254
@@ -71,6 +74,7 @@ class BlkDevice:
         num_queues: request queues, 1 to 256.
         kept_out: asked with True before a write, with False before a read: whether a SCSI initiator's reservation
             of the disk forbids it now. Such requests end with IOERR.
+        mailbox: takes SCSI commands in a window of the disk, if there is to be one.
     """
 
     def __init__(
@@ -80,10 +84,14 @@ class BlkDevice:
         *,
         num_queues: int = 1,
         kept_out: Callable[[bool], bool] = lambda _writing: False,
+        mailbox: Mailbox | None = None,
     ) -> None:
         self._disk = disk
         self._kept_out = kept_out
-        self._io = DiskQueue(disk, runner)
+        self._mailbox = mailbox
+        queue = DiskQueue(disk, runner)
+        self._window = Window(queue, mailbox) if mailbox else None
+        self._io = self._window or queue
         self._num_queues = num_queues
         self._queues = Queues(f"virtio-blk {disk.name}")
         self._acked = 0
@@ -96,6 +104,8 @@ class BlkDevice:
             RequestType.DISCARD: partial(self._ranges, discard=True),
             RequestType.WRITE_ZEROES: partial(self._ranges, discard=False),
         }
+        if mailbox:
+            self._handlers[RequestType.SCSI_CMD] = partial(blk_packet.execute, mailbox)
 
     # -- virtio/port.Device ------------------------------------------------------------------------
 
@@ -151,7 +161,8 @@ class BlkDevice:
 
     def start_queue(self, index: int, ring: Ring) -> None:
         """Serve a ring."""
-        express = BlkExpress(self._disk, ring, self._may_write)
+        disk = cast("Disk", self._window) if self._window else self._disk  # has what the express lane uses
+        express = BlkExpress(disk, ring, self._may_write)
 
         def lane(heads: Sequence[int], done: list[int]) -> Sequence[int]:
             return heads if self._kept_out(False) else express(heads, done)
@@ -167,12 +178,14 @@ class BlkDevice:
         self._queues.stop(index, stopped)
 
     def reset(self) -> None:
-        """Write through until a driver has said that it flushes."""
+        """Write through until a driver has said that it flushes; commands come over a new nexus."""
         self._acked = 0
+        if self._mailbox:
+            self._mailbox.reset()
 
     def disconnected(self) -> None:
-        """Nothing outlives a connection but `wce`."""
-        self._acked = 0
+        """As a reset: nothing outlives a connection but `wce`."""
+        self.reset()
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -194,14 +207,19 @@ class BlkDevice:
 
     def _read(self, request: Request) -> None:
         length = request.data_in_length
-        if self._kept_out(False) or not self._in_range(request.sector, length):
+        if not self._in_range(request.sector, length) or (
+            self._kept_out(False) and self._on_disk(request.sector, length)
+        ):
             request.end(Status.IOERR)
             return
         self._io.read(request.sector * wire.SECTOR, request.data_in, partial(request.ended, length))
 
     def _write(self, request: Request) -> None:
         chain = request.chain
-        if not self._writable() or not self._in_range(request.sector, chain.readable_length):
+        length = chain.readable_length
+        if not self._in_range(request.sector, length) or (
+            not self._writable() and self._on_disk(request.sector, length)
+        ):
             request.end(Status.IOERR)
             return
         self._io.write(request.sector * wire.SECTOR, chain.readable, self._stable(request))
@@ -217,6 +235,10 @@ class BlkDevice:
         """True if the bytes are whole blocks inside the disk."""
         start = sector * wire.SECTOR
         return (start | length) % self._disk.block_size == 0 and start + length <= self._disk.size
+
+    def _on_disk(self, sector: int, length: int) -> bool:
+        """True if any of the bytes are the disk's: what the mailbox takes or refuses is not ours to say."""
+        return self._window is None or not self._window.holds(sector * wire.SECTOR, length)
 
     def _stable(self, request: Request) -> Callable[[int], None]:
         """What ends a request that changed the disk: with write-through it is flushed first (5.2.5.2)."""

@@ -97,6 +97,10 @@ class Chain:
         """Address and length of the buffers that the device may write."""
         return ((address, length) for address, length, flags in self._descriptors if flags & F_WRITE)
 
+    def readable_borders(self) -> list[int]:
+        """Lengths of the readable descriptors: framing that only legacy SCSI packets have (VIRTIO 1.2, 5.2.6.5)."""
+        return [length for _, length, flags in self._descriptors if length and not flags & F_WRITE]
+
     def read_exact(self, length: int) -> bytes:
         """Consume `length` bytes of the readable part: a private copy, made once, whatever the borders.
 

@@ -76,6 +76,12 @@ SEGMENT_SIZE: Final = 16
 SEGMENT_F_UNMAP: Final = 1
 """The device may free the space of a WRITE_ZEROES; forbidden with DISCARD (5.2.6.2)."""
 
+PACKET_SENSE: Final = 96
+"""Most sense data of a SCSI packet request (5.2.6.5)."""
+PACKET: Final = Struct(f"<{PACKET_SENSE}sIIII")
+"""What follows data-in: sense, errors, data_len, sense_len, residual (struct virtio_scsi_inhdr, 5.2.6.5)."""
+PACKET_END: Final = PACKET_SENSE + 16
+
 _CONFIG: Final = Struct("<QIIHBBIBBHIBBHIIIIIB3x")
 CONFIG_SIZE: Final = 60
 """struct virtio_blk_config up to write_zeroes_may_unmap and its padding (5.2.4)."""

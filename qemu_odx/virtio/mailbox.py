@@ -1,0 +1,177 @@
+"""The mailbox of a virtio-blk disk: request pages become SCSI commands, their ends response pages.
+
+Imports `wire/mailbox`, `virtio/chain` and the seam `target/port`. All addresses are bytes from the start of the
+window, which `virtio/window.py` cuts out of the disk; `virtio/blk_packet.py` sends commands here too. A request page
+is copied from guest memory once, and only the copy is looked at. The protocol is `docs/mailbox.md`.
+Next: `ScsiTarget.submit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from qemu_odx.target.port import Task
+from qemu_odx.virtio.chain import fill, split
+from qemu_odx.wire import mailbox as wire
+from qemu_odx.wire.mailbox import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from qemu_odx.disk.dispatch import Done
+    from qemu_odx.target.port import Reply, ScsiTarget
+
+_LUN: Final = 0
+_SHORT_CDB: Final = 16
+_VARIABLE_LENGTH: Final = 0x7F
+"""Operation code of commands longer than 16 bytes (SPC-4 4.2.3)."""
+_TASK_ABORTED: Final = 0x40
+"""Status TASK ABORTED (SAM-5 5.3.1)."""
+_HEAD_AREAS: Final = wire.HEAD_PAGE // wire.AREA
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place for a command at a time.
+
+    Attributes:
+        user: whose last request was taken, 0 before the first.
+        sequence: that request's.
+        running: its command has not ended.
+        leased_until: from then on another user may come.
+        response: what the response area shows, zeros behind it.
+    """
+
+    user: int = 0
+    sequence: int = 0
+    running: bool = False
+    leased_until: float = 0.0
+    response: bytes = b""
+
+    def fault(self, sequence: int, user: int, now: float) -> Result:
+        """Why the slot does not take a sound request now; EXECUTED if it does."""
+        if self.running or (user != self.user and now < self.leased_until):
+            return Result.SLOT_TAKEN
+        if user == self.user and sequence <= self.sequence:
+            return Result.BAD_SEQUENCE
+        return Result.EXECUTED
+
+
+class Mailbox:
+    """The slots of one front-end connection, and its I_T nexus.
+
+    Args:
+        target: executes the commands; its logical unit 0 is the disk.
+        head: what the head page says.
+        clock: seconds, monotonic.
+        new_nexus: makes the identity of a nexus, one for each life of a driver.
+    """
+
+    def __init__(
+        self,
+        target: ScsiTarget,
+        head: wire.Head,
+        clock: Callable[[], float],
+        *,
+        new_nexus: Callable[[], Hashable] = object,
+    ) -> None:
+        self.offset = head.offset
+        self._target = target
+        self._clock = clock
+        self._new_nexus = new_nexus
+        self._head = head.packed()
+        self._nexus = new_nexus()
+        self._slots = [Slot() for _ in range(wire.SLOTS)]
+
+    def reset(self) -> None:
+        """The driver is gone, with all its requests ended: so are its nexus and what the slots hold."""
+        old, self._nexus = self._nexus, self._new_nexus()
+        self._slots = [Slot() for _ in range(wire.SLOTS)]
+        self._target.nexus_loss(old, _nothing)
+
+    def submit(
+        self,
+        cdb: bytes,
+        data_out: Sequence[memoryview],
+        data_in: Sequence[memoryview],
+        done: Callable[[Reply], None],
+    ) -> None:
+        """Send a command of 6 to 32 bytes to the logical unit, over this connection's nexus."""
+        padded = cdb.ljust(wire.MAX_CDB, b"\0")
+        whole = padded if cdb[0] == _VARIABLE_LENGTH else padded[:_SHORT_CDB]
+        self._target.submit(Task(self._nexus, _LUN, whole, data_out, data_in, done))
+
+    def read(self, at: int, into: list[memoryview], done: Done) -> None:
+        """Fill the buffers with what the window shows from `at` on."""
+        length = sum(map(len, into))
+        first, skipped = divmod(at, wire.AREA)
+        last = (at + length - 1) // wire.AREA
+        shown = b"".join(map(self._area, range(first, last + 1)))
+        fill(into, shown[skipped:])
+        done(0)
+
+    def _area(self, number: int) -> bytes:
+        """The 8 KiB that the window shows there: head page, request areas, response areas."""
+        slot, is_response = divmod(number - _HEAD_AREAS, 2)
+        shown = b"" if number else self._head
+        if slot >= 0 and is_response:
+            shown = self._slots[slot].response
+        return shown.ljust(wire.AREA, b"\0")
+
+    def write(self, at: int, data: list[memoryview], done: Done) -> None:
+        """Take what was written from `at` on: a request if that is the start of a slot, else nothing.
+
+        `done` comes when the request's command has ended; it never says failure.
+        """
+        number, inside = divmod(at - wire.HEAD_PAGE, wire.SLOT)
+        if number < 0 or inside:
+            done(0)
+            return
+        page = b"".join(split(data, wire.AREA)[0])
+        self._request(self._slots[number], page, done)
+
+    def _request(self, slot: Slot, page: bytes, done: Done) -> None:
+        sequence, user = wire.identity(page)
+        refusal = wire.fault(page) or slot.fault(sequence, user, self._clock())
+        if refusal:
+            slot.response = wire.Response(sequence, user, refusal).packed()
+            done(0)
+            return
+        request = wire.Request.parse(page)
+        slot.user, slot.sequence, slot.running = user, sequence, True
+        data_out = [memoryview(request.data_out)] if request.data_out else []
+        data_in = bytearray(request.wanted)
+        room = [memoryview(data_in)] if data_in else []
+        self.submit(request.cdb, data_out, room, partial(self._ended, slot, request, data_in, done))
+
+    def _ended(self, slot: Slot, request: wire.Request, data_in: bytearray, done: Done, reply: Reply) -> None:
+        slot.running = False
+        slot.leased_until = self._clock() + wire.LEASE
+        slot.response = _response(request, data_in, reply).packed()
+        done(0)
+
+
+def shown_status(reply: Reply) -> int:
+    """The status of a command; one that another nexus ended has none of its own (SAM-5 5.3.1)."""
+    return _TASK_ABORTED if reply.aborted else reply.status
+
+
+def _response(request: wire.Request, data_in: bytearray, reply: Reply) -> wire.Response:
+    if not reply.status and reply.data_out_length > len(request.data_out):
+        # The target has done nothing for want of data: GOOD would be a lie.
+        return wire.Response(request.sequence, request.user, Result.BAD_LENGTH)
+    return wire.Response(
+        request.sequence,
+        request.user,
+        Result.EXECUTED,
+        status=shown_status(reply),
+        sense=reply.sense[: wire.MAX_SENSE],
+        data_in=bytes(data_in[: reply.data_in_length]),
+        offered=reply.data_in_length + reply.overrun,
+    )
+
+
+def _nothing() -> None:
+    """All queues are stopped: no task of the old nexus is left to wait for."""
