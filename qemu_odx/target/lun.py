@@ -81,6 +81,10 @@ class LogicalUnit:
         physical = self.disk.physical_block_size or self.block_size
         return (physical // self.block_size).bit_length() - 1
 
+    def not_ready(self) -> Sense | None:
+        """Why the medium cannot be accessed, or None."""
+        return sense.NOT_READY_START_NEEDED if self.stopped else None
+
     def write_protection(self) -> Sense | None:
         """Why writes are refused, or None."""
         if self.disk.readonly:

@@ -21,8 +21,9 @@ def medium_fault(unit: LogicalUnit, cdb: BlockCdb) -> Sense | None:
     """What stops any medium access command: no protection information here, stopped unit, range."""
     if cdb.protect:
         return sense.INVALID_FIELD_IN_CDB.at(1, in_cdb=True, bit=7)
-    if unit.stopped:
-        return sense.NOT_READY_START_NEEDED
+    stopped = unit.not_ready()
+    if stopped is not None:
+        return stopped
     if unit.out_of_range(cdb.lba, cdb.count):
         return sense.LBA_OUT_OF_RANGE.at(cdb.lba_at, in_cdb=True)
     return None

@@ -120,7 +120,7 @@ def _move(request: Request, cscds: Sequence[bytes], segment: Segment) -> _Move |
     barred = source.reservations.conflicts(port, Access.READ) or destination.reservations.conflicts(
         port, Access.WRITE
     )
-    if barred or destination.write_protection():
+    if barred or source.not_ready() or destination.not_ready() or destination.write_protection():
         return sense.THIRD_PARTY_FAILURE
     return _Move(source, first, destination, second)
 

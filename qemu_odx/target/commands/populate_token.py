@@ -47,6 +47,7 @@ def populate_token(request: Request) -> Plan:
         list_identifier_fault(request, identifier)
         or _field_fault(parsed, request.unit)
         or range_fault(parsed.ranges, POPULATE_HEADER, request.unit)
+        or request.unit.not_ready()
     )
     if fault is not None:
         return fault

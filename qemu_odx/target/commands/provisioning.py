@@ -35,9 +35,9 @@ def unmap(request: Request) -> Plan:
         return sense.PARAMETER_LIST_LENGTH_ERROR
     described = u16(data, 2) // RANGE_SIZE * RANGE_SIZE
     wanted = ranges(data, _UNMAP_HEADER, described)
-    protected = unit.write_protection()
-    if protected is not None:
-        return protected
+    fault = unit.not_ready() or unit.write_protection()
+    if fault is not None:
+        return fault
     if len(wanted) > UNMAP_DESCRIPTORS:
         return sense.INVALID_FIELD_IN_LIST.at(2)
     for number, item in enumerate(wanted):
@@ -67,7 +67,7 @@ def write_same(request: Request) -> Plan:
         return sense.INVALID_FIELD_IN_CDB.at(cdb.count_at, in_cdb=True)
     size = unit.block_size
     pattern = bytes(size) if no_data else request.parameter_list(size + 1)
-    if len(pattern) != size:  # more than a block, too: an initiator that means other blocks shall not write here
+    if len(pattern) != size:  # an initiator that takes the blocks for larger ones shall not write, too
         return sense.INVALID_FIELD_IN_CDB.at(cdb.count_at, in_cdb=True)
     place, length, may_unmap = cdb.lba * size, cdb.count * size, bool(cdb.flags & 0x08)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_unit_ready(request: Request) -> Plan:
     """Ready unless stopped."""
-    return sense.NOT_READY_START_NEEDED if request.unit.stopped else GOOD
+    return request.unit.not_ready() or GOOD
 
 
 def request_sense(request: Request) -> Plan:

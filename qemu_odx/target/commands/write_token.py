@@ -70,7 +70,8 @@ def write_using_token(request: Request) -> Plan:
 def _checked(request: Request, parsed: WriteUsingToken, identifier: int) -> _Write | Sense:
     """Fields, ranges, access, token, offset: in this order, so that least is given away."""
     unit = request.unit
-    fault = _field_fault(parsed) or range_fault(parsed.ranges, WRITE_HEADER, unit) or unit.write_protection()
+    fault = _field_fault(parsed) or range_fault(parsed.ranges, WRITE_HEADER, unit)
+    fault = fault or unit.not_ready() or unit.write_protection()
     if fault is not None:
         return fault
     token = _resolve(request, parsed.token)
