@@ -112,6 +112,7 @@ class CopyManager:
     def disk_removed(self, disk: Disk) -> None:
         """A disk is taken away: tokens made from it are cancelled, nobody is registered any more."""
         self._reservations.pop(disk.name, None)
+        self.tokens.expire()
         self.tokens.kill_made_from(disk.name, Fault.CANCELLED)
 
     def tick(self) -> float | None:

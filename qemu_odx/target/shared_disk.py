@@ -14,7 +14,7 @@ from qemu_odx.wire.scsi import sense
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
-    from qemu_odx.disk.port import Disk
+    from qemu_odx.disk.port import Disk, Extent
     from qemu_odx.target.lun import LogicalUnit
     from qemu_odx.target.manager import CopyManager
     from qemu_odx.target.port import Nexus, Task
@@ -83,12 +83,17 @@ def end_all(entries: list[Entry], operations: Iterable[Operation], over: Callabl
 
 def resized(manager: CopyManager, disk: Disk) -> None:
     """The disk has another size: tokens of blocks that are gone are cancelled, every nexus is told 2A/09."""
+    manager.tokens.expire()  # what has died already, died of that
     for token in manager.tokens:
-        if token.creator == disk.name and any(extent.end > disk.size for extent in token.payload.extents):
+        if token.creator == disk.name and _beyond(token.payload.extents, disk.size):
             manager.tokens.kill(token, Fault.CANCELLED)
     for target, unit in units_on(manager, disk):
         for nexus in target.nexuses():
             unit.attend(nexus, sense.CAPACITY_CHANGED)
+
+
+def _beyond(extents: Iterable[Extent], size: int) -> bool:
+    return any(extent.length and extent.end > size for extent in extents)
 
 
 def removed(manager: CopyManager, target: Target, unit: LogicalUnit, over: Callable[[], None]) -> None:

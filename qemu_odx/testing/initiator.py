@@ -80,6 +80,21 @@ class Initiator:
         """WRITE(16)."""
         return self.command(lun, _sixteen(0x8A, lba, blocks), data)
 
+    def write_and_verify(self, lun: int, lba: int, blocks: int, data: bytes) -> Answer:
+        """WRITE AND VERIFY(16), compared byte by byte."""
+        cdb = bytearray(_sixteen(0x8E, lba, blocks))
+        cdb[1] = 0x02
+        return self.command(lun, bytes(cdb), data)
+
+    def compare_and_write(self, lun: int, lba: int, blocks: int, wanted: bytes, new: bytes) -> Answer:
+        """COMPARE AND WRITE."""
+        cdb = bytes((0x89, 0)) + lba.to_bytes(8, "big") + bytes((0, 0, 0, blocks, 0, 0))
+        return self.command(lun, cdb, wanted + new)
+
+    def orwrite(self, lun: int, lba: int, blocks: int, data: bytes) -> Answer:
+        """ORWRITE(16)."""
+        return self.command(lun, _sixteen(0x8B, lba, blocks), data)
+
     def unmap(self, lun: int, ranges: Sequence[Range]) -> Answer:
         """UNMAP."""
         described = b"".join(item.packed() for item in ranges)

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class OracleToken:
-    """What a token stands for, and when it dies if nothing uses it."""
+    """What a token stands for, when it dies if nothing uses it, where it came from and whether that is gone."""
 
     data: bytes
     timeout: float
     deadline: float
+    lun: int
+    end: int
+    gone: bool = False
 
 
 @dataclass(slots=True)
@@ -42,14 +45,38 @@ class Oracle:
         """A discard or a write of zeros."""
         self.write(lun, lba, bytes(blocks * self.block_size[lun]))
 
+    def compare_and_write(self, lun: int, lba: int, wanted: bytes, new: bytes) -> int | None:
+        """Written if equal: None; else the offset of the first byte that is not."""
+        found = self.read(lun, lba, len(wanted) // self.block_size[lun])
+        if found == wanted:
+            self.write(lun, lba, new)
+            return None
+        return next(at for at in range(len(wanted)) if wanted[at] != found[at])
+
+    def orwrite(self, lun: int, lba: int, data: bytes) -> None:
+        """Bits are added."""
+        found = self.read(lun, lba, len(data) // self.block_size[lun])
+        self.write(lun, lba, bytes(one | other for one, other in zip(found, data, strict=True)))
+
+    def resize(self, lun: int, blocks: int) -> None:
+        """Shorter, or longer by zeros; tokens of what is gone are gone."""
+        content = self.content[lun]
+        size = blocks * self.block_size[lun]
+        content[:] = content[:size].ljust(size, b"\0")
+        for token in self.tokens.values():
+            if token.lun == lun and token.end > blocks and self.now < token.deadline:
+                token.gone = True
+
     def populate(self, name: str, lun: int, ranges: list[tuple[int, int]], timeout: float) -> None:
         """POPULATE TOKEN."""
         data = b"".join(self.read(lun, lba, blocks) for lba, blocks in ranges)
-        self.tokens[name] = OracleToken(data, timeout, self.now + timeout)
+        end = max(lba + blocks for lba, blocks in ranges)
+        self.tokens[name] = OracleToken(data, timeout, self.now + timeout, lun, end)
 
     def alive(self, name: str) -> bool:
         """True if the token may still be used."""
-        return name in self.tokens and self.now < self.tokens[name].deadline
+        token = self.tokens.get(name)
+        return token is not None and self.now < token.deadline and not token.gone
 
     def write_token(self, name: str, lun: int, offset: int, ranges: list[tuple[int, int]]) -> int:
         """WRITE USING TOKEN; how many blocks it writes: all there are, the last filled up with zeros."""

@@ -1,4 +1,4 @@
-"""Any sequence of writes, discards, populates and token writes by any path gives what the oracle says."""
+"""Any sequence of commands that write, by any path, with disks that change their size, gives what the oracle says."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ nexuses = st.sampled_from(["I0", "I1"])
 
 
 @st.composite
-def places(draw: st.DrawFn, lun: int, most: int = 40) -> tuple[int, int]:
-    """An LBA and a count that fit on a logical unit."""
-    lba = draw(st.integers(0, BLOCKS[lun] - 1))
-    return lba, draw(st.integers(0, min(most, BLOCKS[lun] - lba)))
+def places(draw: st.DrawFn, capacity: int, most: int = 40) -> tuple[int, int]:
+    """An LBA and a count that fit on a logical unit of so many blocks."""
+    lba = draw(st.integers(0, capacity - 1))
+    return lba, draw(st.integers(0, min(most, capacity - lba)))
 
 
 @st.composite
-def disjoint(draw: st.DrawFn, lun: int) -> list[tuple[int, int]]:
+def disjoint(draw: st.DrawFn, capacity: int) -> list[tuple[int, int]]:
     """One to four ranges without overlap, in any order."""
-    cuts = sorted(draw(st.sets(st.integers(0, BLOCKS[lun]), min_size=2, max_size=8)))
+    cuts = sorted(draw(st.sets(st.integers(0, capacity), min_size=2, max_size=8)))
     ranges = [(low, high - low) for low, high in zip(cuts[::2], cuts[1::2], strict=False)]
     return draw(st.permutations(ranges))
 
@@ -71,7 +71,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
         content = {lun: bytearray(self.reference.read(lun, 0, count)) for lun, count in BLOCKS.items()}
         self.oracle = Oracle(SIZES, content)
         self.bytes: dict[str, bytes] = {}
-        self.pending: list[tuple[str, str, int]] = []
+        self.capacity = dict(BLOCKS)
 
     def teardown(self) -> None:
         """Give everything back."""
@@ -81,7 +81,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @rule(data=st.data(), lun=luns, nexus=nexuses, seed=st.integers(0, 255))
     def write(self, data: st.DataObject, lun: int, nexus: str, seed: int) -> None:
         """WRITE(16) through SCSI."""
-        lba, blocks = data.draw(places(lun))
+        lba, blocks = data.draw(places(self.capacity[lun]))
         content = bytes((seed + number) % 256 for number in range(blocks)) * SIZES[lun]
         assert self.initiators[nexus].write(lun, lba, blocks, content).good
         self.oracle.write(lun, lba, content)
@@ -89,7 +89,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @rule(data=st.data(), lun=luns, seed=st.integers(0, 255))
     def write_by_the_block_device(self, data: st.DataObject, lun: int, seed: int) -> None:
         """A write that comes by another export of the same disk."""
-        lba, blocks = data.draw(places(lun))
+        lba, blocks = data.draw(places(self.capacity[lun]))
         content = bytes((seed,)) * blocks * SIZES[lun]
         self.reference.disks[lun].write(lba * SIZES[lun], [content])
         self.oracle.write(lun, lba, content)
@@ -97,7 +97,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @rule(data=st.data(), lun=luns, nexus=nexuses)
     def unmap(self, data: st.DataObject, lun: int, nexus: str) -> None:
         """UNMAP of several ranges."""
-        ranges = data.draw(disjoint(lun))
+        ranges = data.draw(disjoint(self.capacity[lun]))
         assert self.initiators[nexus].unmap(lun, [Range(*item) for item in ranges]).good
         for lba, blocks in ranges:
             self.oracle.zero(lun, lba, blocks)
@@ -105,17 +105,54 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @rule(data=st.data(), lun=luns, seed=st.integers(0, 3), unmap=st.booleans())
     def write_same(self, data: st.DataObject, lun: int, seed: int, unmap: bool) -> None:
         """WRITE SAME(16), with and without UNMAP."""
-        lba, blocks = data.draw(places(lun))
+        lba, blocks = data.draw(places(self.capacity[lun]))
         block = bytes((seed,)) * SIZES[lun]
         answer = self.initiators["I0"].write_same(lun, lba, blocks, block, unmap=unmap)
         assert answer.fault == (None if blocks else (5, 0x24, 0))  # a count of 0 is refused: WSNZ in page B0h
         self.oracle.write(lun, lba, block * blocks)
 
+    @rule(data=st.data(), lun=luns, seed=st.integers(0, 255), orwrite=st.booleans())
+    def write_and_verify_or_orwrite(self, data: st.DataObject, lun: int, seed: int, orwrite: bool) -> None:
+        """WRITE AND VERIFY(16), ORWRITE(16)."""
+        lba, blocks = data.draw(places(self.capacity[lun]))
+        content = bytes((seed + number) % 256 for number in range(blocks)) * SIZES[lun]
+        if orwrite:
+            assert self.initiators["I1"].orwrite(lun, lba, blocks, content).good
+            self.oracle.orwrite(lun, lba, content)
+        else:
+            assert self.initiators["I1"].write_and_verify(lun, lba, blocks, content).good
+            self.oracle.write(lun, lba, content)
+
+    @rule(data=st.data(), lun=luns, seed=st.integers(0, 255))
+    def compare_and_write(self, data: st.DataObject, lun: int, seed: int) -> None:
+        """COMPARE AND WRITE with what is there, or with one byte wrong."""
+        lba, blocks = data.draw(places(self.capacity[lun]))
+        wanted = bytearray(self.oracle.read(lun, lba, blocks))
+        if wanted and data.draw(st.booleans()):
+            wanted[data.draw(st.integers(0, len(wanted) - 1))] ^= 0x01
+        new = bytes((seed,)) * len(wanted)
+        answer = self.initiators["I0"].compare_and_write(lun, lba, blocks, bytes(wanted), new)
+        differs = self.oracle.compare_and_write(lun, lba, bytes(wanted), new)
+        assert answer.fault == (None if differs is None else (0xE, 0x1D, 0))
+        assert (answer.full_sense.information if answer.full_sense else None) == differs
+
+    @rule(lun=luns, blocks=st.integers(16, 300))
+    def resize(self, lun: int, blocks: int) -> None:
+        """A disk gets smaller, or larger by zeros."""
+        blocks = min(blocks, BLOCKS[lun])
+        disk = self.reference.disks[lun]
+        disk.resize(blocks * SIZES[lun])
+        self.reference.target.resized(disk)
+        self.oracle.resize(lun, blocks)
+        self.capacity[lun] = blocks
+        for initiator in self.initiators.values():
+            initiator.command(lun, "00")  # takes the unit attention
+
     @precondition(lambda self: len(self.bytes) < 50)
     @rule(target=tokens, data=st.data(), lun=luns, nexus=nexuses, timeout=st.sampled_from([0, 5, 600]))
     def populate(self, data: st.DataObject, lun: int, nexus: str, timeout: int) -> str:
         """POPULATE TOKEN."""
-        ranges = data.draw(disjoint(lun))
+        ranges = data.draw(disjoint(self.capacity[lun]))
         name = f"T{len(self.bytes)}"
         self.bytes[name] = self.initiators[nexus].token(
             lun, [Range(*item) for item in ranges], timeout=timeout
@@ -126,13 +163,13 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @rule(data=st.data(), token=tokens, lun=luns, nexus=nexuses, offset=st.integers(0, 20))
     def write_token(self, data: st.DataObject, token: str, lun: int, nexus: str, offset: int) -> None:
         """WRITE USING TOKEN at any offset, also past the end and with dead tokens."""
-        ranges = data.draw(disjoint(lun))
+        ranges = data.draw(disjoint(self.capacity[lun]))
         answer = self.initiators[nexus].write_token(
             lun, self.bytes[token], [Range(*item) for item in ranges], offset=offset
         )
         asked = sum(blocks for _, blocks in ranges)
         if not self.oracle.alive(token):
-            assert answer.fault == (5, 0x23, 7)
+            assert answer.fault == (5, 0x23, 8 if self.oracle.tokens[token].gone else 7)
         elif offset * SIZES[lun] >= len(self.oracle.tokens[token].data):
             assert answer.fault == (5, 0x26, 0)
         elif (written := self.oracle.write_token(token, lun, offset, ranges)) < asked:
@@ -145,7 +182,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @rule(data=st.data(), token=tokens, lun=luns)
     def write_token_in_the_background(self, data: st.DataObject, token: str, lun: int) -> None:
         """The copy runs after a write to its own source."""
-        lba, blocks = data.draw(places(lun))
+        lba, blocks = data.draw(places(self.capacity[lun]))
         room = len(self.oracle.tokens[token].data) // SIZES[lun]
         blocks = min(blocks, room)
         identifier = next(self.initiators["I0"].identifiers)
@@ -155,7 +192,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
         if not self.oracle.alive(token) or not self.oracle.tokens[token].data:
             return
         assert answer.good
-        for source, count in BLOCKS.items():
+        for source, count in self.capacity.items():
             self.reference.disks[source].write(0, [bytes((7,)) * SIZES[source] * count])
             self.oracle.write(source, 0, bytes((7,)) * SIZES[source] * count)
         self.reference.background.run_all()
@@ -189,7 +226,7 @@ class TargetAgainstOracle(RuleBasedStateMachine):
     @invariant()
     def disks_agree(self) -> None:
         """Every byte is as the oracle says, after every step."""
-        for lun, count in BLOCKS.items():
+        for lun, count in self.capacity.items():
             assert self.reference.read(lun, 0, count) == bytes(self.oracle.content[lun])
 
 
