@@ -7,6 +7,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # A loaded machine is no failure, and a test run writes nothing into the source tree.
 settings.register_profile("qemu_odx", deadline=None, database=None)
@@ -66,3 +66,21 @@ def tiny(own_mounts: None, tmp_path: Path) -> Iterator[Path]:
     """A folder on a file system of 2 MiB, soon full."""
     with mounted(tmp_path / "tiny", "-t", "tmpfs", "-o", "size=2m", "none") as folder:
         yield folder
+
+
+HUGE_PAGES = 8
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """A few huge pages, if this machine gives us any."""
+    setting = Path("/proc/sys/vm/nr_hugepages")
+    before = int(setting.read_text())
+    try:
+        setting.write_text(f"{before + HUGE_PAGES}")
+    except OSError:
+        pytest.skip("the number of huge pages cannot be changed here")
+    if int(setting.read_text()) < before + HUGE_PAGES:
+        pytest.skip("there is no room for huge pages")
+    yield
+    setting.write_text(f"{before}")

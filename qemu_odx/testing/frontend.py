@@ -205,6 +205,10 @@ class FrontEnd(MessageSocket):
         self.vrings = []
         self.ram.close()
 
+    def use_inflight(self, fd: int, size: int) -> None:
+        """Hand over this file as the in-flight area, instead of one that the back end made; `fd` is ours now."""
+        self._inflight = Inflight(size, 0, len(self.vrings) + self._extra, self.queue_size), fd
+
     # -- single steps ------------------------------------------------------------------------------
 
     def has(self, feature: ProtocolFeature) -> bool:

@@ -31,14 +31,17 @@ class GuestRam:
         pieces: regions to cut it into. They join in guest physical addresses but lie in reverse order in the
             file, so that a buffer across a border is really two runs of host memory.
         base: guest physical address of the first byte.
+        flags: of the memfd, besides close-on-exec: MFD_HUGETLB, MFD_ALLOW_SEALING.
     """
 
     _UVA = 0x7F00_0000_0000
 
-    def __init__(self, size: int = 16 << 20, *, pieces: int = 1, base: int = 0x10_0000) -> None:
+    def __init__(
+        self, size: int = 16 << 20, *, pieces: int = 1, base: int = 0x10_0000, flags: int = 0
+    ) -> None:
         if size % (pieces * mmap.PAGESIZE):
             raise ValueError(f"{size} bytes cannot be cut into {pieces} regions of whole pages")
-        self.fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC)
+        self.fd = os.memfd_create("guest-ram", os.MFD_CLOEXEC | flags)
         os.ftruncate(self.fd, size)
         self._map = memoryview(mmap.mmap(self.fd, size))
         self.base = base

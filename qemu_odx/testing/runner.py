@@ -9,9 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from qemu_odx.disk.port import Io
+    from collections.abc import Callable, Sequence
 
 T = TypeVar("T")
 
@@ -19,9 +17,9 @@ T = TypeVar("T")
 class InlineRunner:
     """Runs each job before `run` returns."""
 
-    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
         """Never: everything is a job."""
-        del fd, io, done
+        del fd, offset, into, done
         return False
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
@@ -42,9 +40,9 @@ class HeldRunner:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
         """Never: everything is a job."""
-        del fd, io, done
+        del fd, offset, into, done
         return False
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -247,18 +246,3 @@ def ready(talk: Talk) -> Talk:
 def scsi_talk() -> Iterator[Talk]:
     """A session with a device whose configuration space belongs to the front end."""
     yield from _talk(FakeDevice(config=None))
-
-
-@pytest.fixture
-def huge_pages() -> Iterator[None]:
-    """A few huge pages, if this machine gives us any."""
-    setting = Path("/proc/sys/vm/nr_hugepages")
-    before = int(setting.read_text())
-    try:
-        setting.write_text(f"{before + 4}")
-    except OSError:
-        pytest.skip("the number of huge pages cannot be changed here")
-    if int(setting.read_text()) < before + 4:
-        pytest.skip("there is no room for huge pages")
-    yield
-    setting.write_text(f"{before}")
