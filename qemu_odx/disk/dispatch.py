@@ -14,7 +14,7 @@ from qemu_odx.disk.hostfile import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qemu_odx.disk.port import Disk, Io, Runner
+    from qemu_odx.disk.port import Disk, Runner
 
     Done = Callable[[int], None]
     """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
@@ -55,14 +55,15 @@ class DiskQueue:
                 return
             if not missed:
                 done(0)
-                return
-        self._transfer((False, offset, length, into), lambda: self.disk.read(offset, into), done)
+            else:
+                self._read_beside(offset, into, length, done)
+            return
+        self._submit(lambda: self.disk.read(offset, into), done)
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
         """Write the buffers from `offset` on."""
-        length = total(data)
-        if length > self._inline_limit:
-            self._transfer((True, offset, length, data), lambda: self.disk.write(offset, data), done)
+        if total(data) > self._inline_limit:
+            self._submit(lambda: self.disk.write(offset, data), done)
             return
         try:
             self.disk.write(offset, data)
@@ -83,43 +84,39 @@ class DiskQueue:
         """Zero the range; `unmap` allows freeing the space."""
         self._submit(lambda: self.disk.write_zeroes(offset, length, unmap=unmap), done)
 
-    def _transfer(self, io: Io, job: Callable[[], None], done: Done) -> None:
-        """Beside the loop if that can be; else, or if it does not end well, by the job on a worker."""
-
-        loan = self.disk.lend(io) if io[1] + io[2] <= self.disk.size else None
-        if loan is None:
-            self._submit(job, done)
-            return
+    def _read_beside(self, offset: int, into: Sequence[memoryview], length: int, done: Done) -> None:
+        """What the page cache lacks: by the runner's own means, else (or if that ends badly) by a worker."""
 
         def ended(result: int) -> None:
-            self.disk.give_back(loan)
             self._pending -= 1
-            if result != io[2]:
+            if result == length:
+                self._end(done, 0)
+            else:
                 self._submit(job, done)
-                return
-            try:
-                done(0)
-            finally:
-                if not self._pending:
-                    self._tell_idle()
 
-        self._pending += 1
-        if not self._runner.transfer(loan.fd, io, ended):
-            self._pending -= 1
-            self.disk.give_back(loan)
+        def job() -> None:
+            self.disk.read(offset, into)
+
+        fd = self.disk.descriptor
+        if fd is not None and self._runner.read(fd, offset, into, ended):
+            self._pending += 1
+        else:
             self._submit(job, done)
 
     def _submit(self, job: Callable[[], None], done: Done) -> None:
         def finished(result: BaseException | None) -> None:
             self._pending -= 1
-            try:
-                done(0 if result is None else _errno(result))
-            finally:
-                if not self._pending:
-                    self._tell_idle()
+            self._end(done, 0 if result is None else _errno(result))
 
         self._pending += 1
         self._runner.run(job, finished)
+
+    def _end(self, done: Done, error: int) -> None:
+        try:
+            done(error)
+        finally:
+            if not self._pending:
+                self._tell_idle()
 
     def _tell_idle(self) -> None:
         callbacks, self._on_idle = self._on_idle, []

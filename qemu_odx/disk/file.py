@@ -20,7 +20,6 @@ from qemu_odx.disk.copying import Copier
 from qemu_odx.disk.guard import Guard
 from qemu_odx.disk.hostfile import total
 from qemu_odx.disk.image import DiskError, Image, open_image
-from qemu_odx.disk.port import Loan
 from qemu_odx.disk.reflink import Reflink, reflink_works
 from qemu_odx.disk.side import SideFile
 from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot
@@ -129,6 +128,11 @@ class FileDisk(CopyTarget):
     def readonly(self, value: bool) -> None:
         self._readonly = value or self._opened_readonly
 
+    @property
+    def descriptor(self) -> int:
+        """The image itself: snapshots are kept apart from it."""
+        return self._file.fd
+
     def try_read(self, offset: int, into: Sequence[memoryview]) -> bool:
         """Read what the page cache has; False: call `read` on a worker."""
         length = total(into)
@@ -149,19 +153,6 @@ class FileDisk(CopyTarget):
             return self._file.try_batch(batch)
         finally:
             self._guard.end_all(tickets)
-
-    def lend(self, io: Io) -> Loan | None:
-        """Register a transfer that the caller does itself, if nothing is to be done first."""
-        is_write, offset, length, _ = io
-        if not is_write:
-            return Loan(self._file.fd, range(0))
-        tickets = None if self._readonly else self._guard.try_begin([(offset, offset + length)])
-        return None if tickets is None else Loan(self._file.fd, tickets)
-
-    def give_back(self, loan: Loan) -> None:
-        """The transfer has ended."""
-        if loan.tickets:
-            self._guard.end_all(loan.tickets)
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,13 +43,6 @@ class CopyMethod(Enum):
 
 class SnapshotLostError(Exception):
     """The old data of a snapshot could not be kept (for lack of space): its token is to be cancelled."""
-
-
-class Loan(NamedTuple):
-    """A disk's file, lent for one transfer, and the write guard's tickets for it."""
-
-    fd: int
-    tickets: range
 
 
 class Snapshot(Protocol):
@@ -127,6 +120,10 @@ class Disk(Protocol):
     @readonly.setter
     def readonly(self, value: bool) -> None: ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """A file descriptor whose bytes are those of the disk, to read from; None: use the methods only."""
+
     def try_read(self, offset: int, into: Sequence[memoryview]) -> bool:
         """Read without waiting for the disk; False if that is not possible (call `read` on a worker)."""
 
@@ -137,15 +134,6 @@ class Disk(Protocol):
             The places in `batch` of those not done, ascending: call `read` or `write` for them. What became of
             their bytes is not known.
         """
-
-    def lend(self, io: Io) -> Loan | None:
-        """Let the caller do a transfer itself, which must lie inside the disk; `give_back` afterwards.
-
-        None: there is something to be done first, or the disk wants to do it itself: call `read` or `write`.
-        """
-
-    def give_back(self, loan: Loan) -> None:
-        """The transfer has ended, well or badly."""
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""
@@ -194,10 +182,10 @@ class Disk(Protocol):
 class Runner(Protocol):
     """Runs slow work off the event loop. Implemented by `server/workers.py`; tests have an inline one."""
 
-    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
-        """Do a transfer with a file; then call `done` on the event loop with the bytes moved or a negative errno.
+    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+        """Read from a file beside the event loop; then call `done` on it with the bytes read or a negative errno.
 
-        False: that is not possible now; nothing was done.
+        False: that is not possible now, nothing was done: run a job that reads.
         """
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:

@@ -53,6 +53,7 @@ class Loop:
         self._sequence = itertools.count()
         self._soon: deque[Callable[[], None]] = deque()
         self._at_turn_end: list[Callable[[], None]] = []
+        self._woken = False
         self._running = False
         self.polling = Polling()
         # A pipe, not an eventfd: a signal that arrives just before epoll sleeps wakes it by one byte in it.
@@ -73,8 +74,10 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Run `callback` on the loop, in order. From any thread, or a signal handler."""
         self._soon.append(callback)
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"\0")
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(BlockingIOError, OSError):
+                os.write(self._wake_write, b"\0")
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` once, `delay` seconds from now."""
@@ -136,6 +139,7 @@ class Loop:
 
     def _run_soon(self) -> None:
         """Only what is there now: callbacks that hand over more must not starve the sockets."""
+        self._woken = False  # before the count: what is not in it has seen this and wakes us again
         for _ in range(len(self._soon)):
             _guarded(self._soon.popleft())
 

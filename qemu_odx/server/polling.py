@@ -23,11 +23,17 @@ LOOKS = 16
 
 
 class Polling:
-    """The queues that are looked at now."""
+    """The queues that are looked at now.
+
+    Attributes:
+        jobs: of worker threads, not yet ended. While there are any, nobody looks: a thread that wants the
+            interpreter would wait for it until its patience ends (`sys.getswitchinterval`), not a moment.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._queues: dict[Pollable, Callable[[], None]] = {}
+        self.jobs = 0
 
     def __bool__(self) -> bool:
         return bool(self._queues)
@@ -35,7 +41,7 @@ class Polling:
     def add(self, queue: Pollable, serve: Callable[[], None]) -> bool:
         """A queue has just been emptied: look at it from now on, if its requests keep coming; False if not."""
         now = self._clock()
-        steady = now - queue.emptied < STEADY
+        steady = now - queue.emptied < STEADY and not self.jobs
         queue.emptied = now
         if steady:
             self._queues[queue] = serve
@@ -52,7 +58,7 @@ class Polling:
                 break
         now = self._clock()
         for queue, serve in queues:
-            if now - queue.emptied > WINDOW:
+            if self.jobs or now - queue.emptied > WINDOW:
                 del self._queues[queue]
                 if queue.arm():
                     serve()

@@ -1,8 +1,9 @@
-"""io_uring: transfers that the kernel does beside the event loop, without a thread of ours.
+"""io_uring: reads that the kernel does beside the event loop, without a thread of ours.
 
-Imports nothing of ours. `server/workers.py` uses it for what must come from the disk or is too long for the loop; a
-worker thread's hand-over costs ten times as much. Two rings in memory shared with the kernel, spoken to by three
-system calls; as x86 keeps the order of stores, a plain store of an index publishes what was stored before it.
+Imports nothing of ours. `server/workers.py` uses it for small reads that must come from the disk: a hand-over to a
+worker thread costs ten times as much. (Long transfers are better done by threads: they copy in parallel.) Two
+rings in memory shared with the kernel, spoken to by three system calls; as x86 keeps the order of stores, a plain
+store of an index publishes what was stored before it.
 Sources: io_uring_setup(2), io_uring_enter(2), io_uring_register(2); linux/io_uring.h for numbers and layouts.
 """
 
@@ -23,8 +24,7 @@ _SETUP, _ENTER, _REGISTER = 425, 426, 427  # the same numbers on every architect
 _OFF_RINGS, _OFF_ENTRIES = 0, 0x10000000  # IORING_OFF_SQ_RING, IORING_OFF_SQES
 _FEATURES: Final = 1 | 1 << 2  # IORING_FEAT_SINGLE_MMAP, IORING_FEAT_SUBMIT_STABLE
 _REGISTER_EVENTFD: Final = 4
-_READV, _WRITEV, _READ, _WRITE = 1, 2, 22, 23  # IORING_OP_*
-_ASYNC: Final = 1 << 4  # IOSQE_ASYNC: by a thread of the kernel from the start
+_READV: Final = 1  # IORING_OP_READV
 _PARAMS: Final = Struct("=4xI4x8xI16x10I10I")
 """struct io_uring_params from cq_entries on: features, then offsets of the two rings."""
 _ENTRY: Final = Struct("=BBHiQQIIQ24x")
@@ -34,8 +34,10 @@ _RESULT: Final = Struct("=QiI")
 _VECTOR: Final = Struct("@PN")
 """struct iovec."""
 
+_MASK: Final = 0xFFFFFFFF
+
 MAX_BUFFERS: Final = 64
-"""Buffers of one transfer: finding the address of one takes most of a microsecond."""
+"""Buffers of one read: finding the address of one takes most of a microsecond."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -64,6 +66,7 @@ class Uring:
         _call(_REGISTER, self._fd, _REGISTER_EVENTFD, ctypes.byref(ctypes.c_int(self.eventfd)), 1)
         self._running: dict[int, tuple[Callable[[int], None], object]] = {}
         self._number = 0
+        self._kept: list[object] = []  # until the kernel has copied it: up to `submit`
         self.queued = 0
 
     def _map(self, raw: bytes) -> None:
@@ -83,60 +86,37 @@ class Uring:
 
     @property
     def in_flight(self) -> int:
-        """Transfers whose `done` has not been called."""
+        """Reads whose `done` has not been called."""
         return len(self._running)
 
-    def transfer(
-        self,
-        fd: int,
-        *,
-        write: bool,
-        offset: int,
-        buffers: Sequence[memoryview | bytes],
-        thread: bool,
-        done: Callable[[int], None],
-    ) -> bool:
-        """Queue a transfer; its result is the bytes moved, or a negative errno. False: there is no room for it.
+    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+        """Queue a read; its result is the bytes read, or a negative errno. False: there is no room for it.
 
         Args:
             fd: the file.
-            write: to the file, or from it.
             offset: in the file.
-            buffers: writable memory views, which stay in use until the end.
-            thread: by a thread of the kernel: for what is long, to have it beside ours.
+            into: buffers, which stay in use until the end.
             done: what `reap` returns with the result.
         """
-        if len(self._running) >= self._limit or len(buffers) > MAX_BUFFERS or self.queued > self._sq_mask:
+        if len(self._running) >= self._limit or len(into) > MAX_BUFFERS or self.queued > self._sq_mask:
             return False
-        try:
-            pointers = [
-                ctypes.c_char.from_buffer(buffer) for buffer in buffers
-            ]  # these keep the memory mapped
-        except TypeError:  # read-only, so not guest memory: rare
-            return False
-        vectors = [
-            (ctypes.addressof(pointer), len(buffer))
-            for pointer, buffer in zip(pointers, buffers, strict=True)
-        ]
-        keep: object = pointers
-        if len(vectors) == 1:
-            opcode, (address, length) = (_WRITE if write else _READ), vectors[0]
-        else:
-            packed = ctypes.create_string_buffer(b"".join(_VECTOR.pack(*vector) for vector in vectors))
-            opcode, address, length = (_WRITEV if write else _READV), ctypes.addressof(packed), len(vectors)
-            keep = pointers, packed
+        vectors = [(ctypes.c_char.from_buffer(buffer), len(buffer)) for buffer in into]
+        packed = b"".join(_VECTOR.pack(ctypes.addressof(pointer), length) for pointer, length in vectors)
+        array = ctypes.create_string_buffer(packed, len(packed))
         self._number = number = self._number + 1
-        self._running[number] = done, keep
+        self._running[number] = done, vectors  # the pointers keep the memory mapped
+        self._kept.append(array)
+        self._push(_READV, 0, 0, fd, offset, ctypes.addressof(array), len(vectors), 0, number)
+        return True
+
+    def _push(self, *entry: int) -> None:
+        """The fields of `_ENTRY`."""
         tail = self._longs[self._sq_tail]
         slot = tail & self._sq_mask
-        flags = _ASYNC if thread else 0
-        _ENTRY.pack_into(
-            self._entries, slot * _ENTRY.size, opcode, flags, 0, fd, offset, address, length, 0, number
-        )
+        _ENTRY.pack_into(self._entries, slot * _ENTRY.size, *entry)
         self._longs[self._sq_array + slot] = slot
-        self._longs[self._sq_tail] = tail + 1 & 0xFFFFFFFF
+        self._longs[self._sq_tail] = (tail + 1) & _MASK
         self.queued += 1
-        return True
 
     def submit(self) -> bool:
         """Hand what was queued to the kernel; False: it lacks memory just now, try again in a while."""
@@ -148,10 +128,11 @@ class Uring:
                     return False
                 if error.errno != errno.EINTR:
                     raise
+        self._kept.clear()
         return True
 
     def reap(self) -> list[tuple[Callable[[int], None], int]]:
-        """The transfers that have ended: `done` of each, and what to call it with."""
+        """The reads that have ended: `done` of each, and what to call it with."""
         longs = self._longs
         head = longs[self._cq_head]
         ended = []
@@ -161,7 +142,7 @@ class Uring:
             number, result, _ = _RESULT.unpack_from(
                 self._rings, self._results + (head & self._cq_mask) * _RESULT.size
             )
-            head = head + 1 & 0xFFFFFFFF
+            head = (head + 1) & _MASK
             ended.append((self._running.pop(number)[0], result))
         longs[self._cq_head] = head
         return ended

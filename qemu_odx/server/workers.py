@@ -1,6 +1,6 @@
 """Worker threads for slow disk work: the `Runner` of `disk/port.py`.
 
-Imports the storage port's types, `server/loop.py` and `server/uring.py`. A hand-over and back costs some 55 µs, so
+Imports `server/loop.py` and `server/uring.py`. A hand-over and back costs some 55 µs, so
 callers send only what may wait for a device. Completions run on the event loop.
 """
 
@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 from qemu_odx.server.uring import Uring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from qemu_odx.disk.port import Io
     from qemu_odx.server.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -30,8 +29,6 @@ DEFAULT_THREADS = min(16, 4 + (os.cpu_count() or 1))
 """More than the processors: workers mostly wait for the disk."""
 
 
-LONG = 128 << 10
-"""Bytes from which on a transfer is worth a thread of the kernel even if the page cache has the data."""
 _BACK_OFF = 0.001
 
 
@@ -53,22 +50,20 @@ class Workers:
                 self._ring = Uring()
                 loop.watch(self._ring.eventfd, self._reap)
 
-    def transfer(self, fd: int, io: Io, done: Callable[[int], None]) -> bool:
+    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
         """By io_uring, where there is one: handed over at the end of the loop's turn, all in one call."""
         ring = self._ring
         if ring is None:
             return False
-        is_write, offset, length, buffers = io
         first = not ring.queued
-        started = ring.transfer(
-            fd, write=is_write, offset=offset, buffers=buffers, thread=length >= LONG, done=done
-        )
+        started = ring.read(fd, offset, into, done)
         if started and first:
             self._loop.at_turn_end(self._hand_over)
         return started
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run `job` on a worker; then call `done` on the event loop with its result or its exception."""
+        self._loop.polling.jobs += 1
         self._jobs.put(functools.partial(self._run_one, job, done))
 
     def close(self) -> None:
@@ -105,4 +100,8 @@ class Workers:
             result = job()
         except BaseException as error:  # noqa: BLE001  # handed to whoever asked, whatever it is
             result = error
-        self._loop.call_soon(functools.partial(done, result))
+        self._loop.call_soon(functools.partial(self._ended, done, result))
+
+    def _ended(self, done: Callable[[T | BaseException], None], result: T | BaseException) -> None:
+        self._loop.polling.jobs -= 1
+        done(result)
