@@ -101,6 +101,7 @@ class Workers:
         except BaseException as error:  # noqa: BLE001  # handed to whoever asked, whatever it is
             result = error
         self._loop.call_soon(functools.partial(self._ended, done, result))
+        del result  # An exception knows this frame: together they would keep the job's memory mapped.
 
     def _ended(self, done: Callable[[T | BaseException], None], result: T | BaseException) -> None:
         self._loop.polling.jobs -= 1

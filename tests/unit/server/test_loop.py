@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import logging
 import os
 import signal
@@ -174,12 +176,22 @@ def test_close_finishes_what_was_handed_over(loop: Loop) -> None:
     assert sorted(done) == list(range(20))
 
 
-def test_a_finished_job_keeps_nothing_alive(loop: Loop) -> None:
-    """Jobs hold guest memory: an idle worker must not keep it mapped."""
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """What is in a cycle stays."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_finished_job_keeps_nothing_alive(loop: Loop, no_collection: None, *, fails: bool) -> None:
+    """Jobs hold guest memory: neither an idle worker nor an exception must keep it mapped."""
 
     class Held:
         def job(self) -> None:
-            pass
+            if fails:
+                raise OSError(errno.EFAULT, "bad address")
 
     workers = Workers(loop, threads=1)
     held = Held()
