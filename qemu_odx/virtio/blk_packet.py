@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qemu_odx.virtio.chain import fill, split
-from qemu_odx.virtio.mailbox import shown_status
+from qemu_odx.virtio.mailbox import shown_status, starved
 from qemu_odx.wire.mailbox import MAX_CDB, MIN_CDB
 from qemu_odx.wire.virtio import blk as wire
 from qemu_odx.wire.virtio.blk import Status
@@ -34,12 +34,16 @@ def execute(box: Mailbox, request: Request) -> None:
         return
     cdb = chain.read_exact(cdb_length)
     data_in, end = split(request.data_in, room)
-    given = room or chain.readable_length
-    box.submit(cdb, chain.readable, data_in, partial(_ended, request, end, given, room))
+    box.submit(cdb, chain.readable, data_in, partial(_ended, request, end, (room, chain.readable_length)))
 
 
-def _ended(request: Request, end: list[memoryview], given: int, room: int, reply: Reply) -> None:
-    """Write sense and lengths behind the data, in one go, and complete."""
+def _ended(request: Request, end: list[memoryview], lengths: tuple[int, int], reply: Reply) -> None:
+    """Write sense and lengths behind the data, in one go, and complete; `lengths` are of data-in and data-out."""
+    room, given_out = lengths
+    if starved(reply, given_out):
+        request.end(Status.IOERR)
+        return
+    given = room or given_out
     used = reply.data_in_length if room else min(reply.data_out_length, given)
     sense = reply.sense[: wire.PACKET_SENSE]
     fill(end, wire.PACKET.pack(sense, shown_status(reply), given, len(sense), given - used))

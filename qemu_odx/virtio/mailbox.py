@@ -153,14 +153,18 @@ class Mailbox:
         done(0)
 
 
+def starved(reply: Reply, given: int) -> bool:
+    """True if the target did nothing for want of data-out, of which `given` bytes came: its GOOD would be a lie."""
+    return not reply.status and reply.data_out_length > given
+
+
 def shown_status(reply: Reply) -> int:
     """The status of a command; one that another nexus ended has none of its own (SAM-5 5.3.1)."""
     return _TASK_ABORTED if reply.aborted else reply.status
 
 
 def _response(request: wire.Request, data_in: bytearray, reply: Reply) -> wire.Response:
-    if not reply.status and reply.data_out_length > len(request.data_out):
-        # The target has done nothing for want of data: GOOD would be a lie.
+    if starved(reply, len(request.data_out)):
         return wire.Response(request.sequence, request.user, Result.BAD_LENGTH)
     return wire.Response(
         request.sequence,

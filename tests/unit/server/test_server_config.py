@@ -30,6 +30,15 @@ def test_a_blk_export() -> None:
     assert config.exports == (BlkExport("b.sock", "d0", 256), BlkExport("c.sock", "d0", 4))
 
 
+@pytest.mark.parametrize(("text", "place"), [("on", 524288), ("off", None), ("4096", 4096), ("1M", 1 << 20)])
+def test_a_mailbox(text: str, place: int | None) -> None:
+    """At the default place, nowhere, or elsewhere; nowhere unless asked for."""
+    assert parse_config([DISK], [f"{EXPORT},mailbox={text}"]).exports == (
+        BlkExport("b.sock", "d0", 256, place),
+    )
+    assert parse_config([DISK], [EXPORT]).exports == (BlkExport("b.sock", "d0", 256, None),)
+
+
 def test_a_scsi_export() -> None:
     """Logical units in ascending order, in whatever order they were given."""
     export = "type=vhost-user-scsi,lun10=d1,socket=s.sock,lun0=d0"
@@ -99,6 +108,10 @@ BAD_EXPORTS = {
     "type=vhost-user-blk,socket=s,disk=d0,lun0=d0": "unknown key 'lun0'",
     "type=vhost-user-blk,socket=s,disk=d0,num-queues=0": "'0' is not a number from 1 to 256",
     "type=vhost-user-blk,socket=s,disk=d0,num-queues=257": "from 1 to 256",
+    "type=vhost-user-blk,socket=s,disk=d0,mailbox=yes": "mailbox: 'yes' is no place for a mailbox: write on, off, or",
+    "type=vhost-user-blk,socket=s,disk=d0,mailbox=0": "mailbox: '0' is no place for a mailbox",
+    "type=vhost-user-blk,socket=s,disk=d0,mailbox=512": "or a place on the disk that is a multiple of 4096",
+    "type=vhost-user-scsi,socket=s,lun0=d0,mailbox=on": "unknown key 'mailbox'",
     "type=vhost-user-scsi,socket=s": "'lun0=' is missing",
     "type=vhost-user-scsi,socket=s,lun1=d0": "'lun0=' is missing",
     "type=vhost-user-scsi,socket=s,lun0=d0,lun256=d0": "lun256: logical unit numbers go up to 255",

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
+from mailbox_bench import Bench as MailboxBench
 
+from qemu_odx.disk.memory import memory_disk
 from qemu_odx.testing.driver import DriverQueue
 from qemu_odx.testing.ram import GuestRam
 from qemu_odx.virtio.queue import SplitQueue
@@ -85,3 +87,11 @@ def make_pair(ram: GuestRam) -> Callable[..., Pair]:
         return pair
 
     return make
+
+
+@pytest.fixture
+def mailbox(ram: GuestRam) -> Iterator[MailboxBench]:
+    """A device with a mailbox at the default place of a disk of 1 MiB."""
+    disk = memory_disk("d0", 1 << 20)
+    yield MailboxBench(ram, disk)
+    disk.close()
