@@ -38,6 +38,10 @@ FETCH_SOURCE = (  # with the new tree's apt settings; no compiler or unpacker of
     'mkdir -p "$1/odx/sources" && cd "$1/odx/sources" && '
     'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq --download-only source'
 )
+FETCH_ALONE = (  # without dependencies
+    'mkdir -p "$1/odx/fetched" && cd "$1/odx/fetched" && '
+    'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq download'
+)
 MADE_IN_GUEST = ("vmlinuz", "initrd", "kernel", "host_key.pub")  # what `customize` leaves in /odx/out
 
 
@@ -182,6 +186,7 @@ def mmdebstrap_command(recipe: Recipe, host: Host, folder: Path) -> list[str]:
         '--extract-hook=mkdir -p "$1/odx/recipe" "$1/odx/out"',
         f"--extract-hook=copy-in {' '.join(_quoted(path) for path in inputs)} /odx/recipe",
         *(f"--extract-hook={FETCH_SOURCE} {name}" for name in recipe.sources),
+        *(f"--extract-hook={FETCH_ALONE} {name}" for name in recipe.fetched),
         '--extract-hook=chroot "$1" /bin/busybox sh -x /odx/recipe/customize',
         f"--extract-hook={MAKE_ROOT}",
         *(

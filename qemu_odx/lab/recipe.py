@@ -38,6 +38,7 @@ class Recipe:
     name: str
     packages: tuple[str, ...]
     sources: tuple[str, ...]
+    fetched: tuple[str, ...]
     boot_modules: tuple[str, ...]
     late_modules: tuple[str, ...]
     folders: tuple[Path, ...]
@@ -77,6 +78,7 @@ def load_recipe(name: str, host: Host) -> Recipe:
         name=name,
         packages=(*all_of("packages"), *tables[0]["host_packages"][host.distribution]),
         sources=all_of("sources"),
+        fetched=all_of("fetched"),
         boot_modules=all_of("boot_modules"),
         late_modules=all_of("late_modules"),
         folders=folders,
