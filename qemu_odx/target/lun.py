@@ -106,6 +106,10 @@ class LogicalUnit:
         queue = self._attentions.get(nexus)
         return queue.popleft() if queue else None
 
+    def needs_attention(self, nexus: Hashable) -> bool:
+        """True if a unit attention is pending for a nexus."""
+        return bool(self._attentions.get(nexus))
+
     def forget(self, nexus: Hashable) -> None:
         """The nexus is gone."""
         self._attentions.pop(nexus, None)

@@ -1,6 +1,6 @@
 """What a front door (virtio-scsi, mailbox) asks of the SCSI target.
 
-Imports nothing of ours. Implemented by `target/target.py`; used by `virtio/scsi.py`.
+Imports the storage port's type alone. Implemented by `target/target.py`; used by `virtio/scsi.py`.
 All calls come from the event loop's thread; `done` is called there too, exactly once per task, perhaps
 before `submit` returns.
 """
@@ -8,10 +8,12 @@ before `submit` returns.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
+
+    from qemu_odx.disk.port import Disk
 
     Nexus = Hashable
     """An I_T nexus: one initiator seen through one target port. Compared, never looked into."""
@@ -81,14 +83,37 @@ class Task:
     taken: int = 0
 
 
+class PlainAccess(NamedTuple):
+    """A logical unit on which the initiator's plain READ and WRITE commands need no more checks just now.
+
+    Plain: SIMPLE, without FUA or any other flag, inside the medium, buffers of just the right length.
+
+    Attributes:
+        disk: where its data are.
+        writable: WRITE too, and its data need not be flushed.
+    """
+
+    disk: Disk
+    writable: bool
+
+
 class ScsiTarget(Protocol):
     """A SCSI target device: some logical units, one copy manager."""
 
     def luns(self) -> tuple[int, ...]:
         """The logical unit numbers that exist, ascending."""
 
+    def luns_on(self, disk_name: str) -> tuple[int, ...]:
+        """Those of them that are on a disk."""
+
     def submit(self, task: Task) -> None:
         """Execute a task."""
+
+    def plain_access(self, nexus: Nexus, lun: int) -> PlainAccess | None:
+        """Whether plain reads and writes may be done on the disk itself, until this call's turn ends.
+
+        None: submit every command; there is something to be told or to be refused.
+        """
 
     def abort_task(self, nexus: Nexus, lun: int, tag: int, over: Callable[[bool], None]) -> None:
         """ABORT TASK; `over(True)` if the task was there.

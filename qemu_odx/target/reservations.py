@@ -78,6 +78,11 @@ class Reservations:
     owner: Port | None = None
     reserved_by: Port | None = None
 
+    @property
+    def any(self) -> bool:
+        """True if anybody holds the disk in any way."""
+        return self.kind is not None or self.reserved_by is not None
+
     def conflicts(self, port: Port, access: Access) -> bool:
         """True if a command is to be ended with RESERVATION CONFLICT (SPC-4 5.13.1 and SBC-3 4.17, tables)."""
         if access is Access.ALWAYS:

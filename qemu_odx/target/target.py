@@ -16,7 +16,7 @@ from qemu_odx.target.commands.report import report_luns_of
 from qemu_odx.target.commands.table import HANDLERS
 from qemu_odx.target.conflicts import wanted
 from qemu_odx.target.lun import LogicalUnit
-from qemu_odx.target.port import initiator_port
+from qemu_odx.target.port import PlainAccess, initiator_port
 from qemu_odx.target.request import Request
 from qemu_odx.target.tasks import TaskSet
 from qemu_odx.wire.scsi import opcodes, sense
@@ -69,6 +69,10 @@ class Target:
         """The logical unit numbers that exist, ascending."""
         return tuple(sorted(self.units))
 
+    def luns_on(self, disk_name: str) -> tuple[int, ...]:
+        """Those of them that are on a disk."""
+        return tuple(lun for lun in self.luns() if self.units[lun].disk.name == disk_name)
+
     def nexuses(self) -> tuple[Nexus, ...]:
         """The I_T nexuses that have sent a command."""
         return tuple(self._known)
@@ -85,6 +89,15 @@ class Target:
         entry = self.tasks.enter(task)
         plan = self._plan(task)
         execute.perform(plan, task, self, entry.finish)
+
+    def plain_access(self, nexus: Nexus, lun: int) -> PlainAccess | None:
+        """The disk, if no attention is pending, nothing is reserved and the unit is ready."""
+        unit = self.units.get(lun)
+        if unit is None or nexus not in self._known or unit.needs_attention(nexus):
+            return None
+        if unit.not_ready() is not None or unit.reservations.any:
+            return None
+        return PlainAccess(unit.disk, writable=unit.mode.write_cache and unit.write_protection() is None)
 
     def _greet(self, nexus: Nexus) -> None:
         if nexus in self._known:

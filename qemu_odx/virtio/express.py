@@ -10,6 +10,7 @@ Next: `virtio/blk_express.py` and `virtio/scsi_express.py`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
@@ -18,19 +19,65 @@ from qemu_odx.virtio.descriptors import MAX_DESCRIPTORS
 from qemu_odx.wire.virtio.ring import DESCRIPTOR, DESCRIPTOR_SIZE, F_INDIRECT, F_NEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from qemu_odx.disk.port import Disk, Io
     from qemu_odx.virtio.memory import Window
     from qemu_odx.virtio.port import Ring
 
     Flat = tuple[int, ...]
     """Address, length, flags, next; address, length, flags, next; ... of the descriptors of one chain."""
+    End = tuple[int, int, int]
+    """How a request ends: its head, its used length, and where its status goes in the window."""
 
+LIMIT: Final = 256 << 10
+"""Bytes of the longest request that is done here: longer ones would keep the other queues waiting."""
 TRIPLE: Final = 12
 """Numbers in the flat form of three descriptors."""
 NEXT_WRITE: Final = 3
 """Flags of a writable descriptor that is not the last: VIRTQ_DESC_F_NEXT and F_WRITE (VIRTIO 2.7.5)."""
 _SMALLEST, _LARGEST = 3 * DESCRIPTOR_SIZE, MAX_DESCRIPTORS * DESCRIPTOR_SIZE
+
+
+class Lane(ABC):
+    """The express lane of one queue; see `virtio/queue.Express`.
+
+    What it does not take (another form or command, whatever is wrong, whatever would wait) it returns untouched, for
+    the device to handle one by one; what it takes ends as there.
+
+    Args:
+        ring: the queue's ring.
+        good: what is stored where the status goes.
+    """
+
+    def __init__(self, ring: Ring, good: bytes) -> None:
+        self._ring = ring
+        self._good = good
+
+    @abstractmethod
+    def _parse(self, heads: Sequence[int], window: Window) -> Iterable[tuple[Disk, list[Io], list[End]]]:
+        """The plain requests as I/O of some disks, with the end of each.
+
+        Everything is compared in the copy that was made: what the guest writes meanwhile changes nothing.
+        """
+
+    def __call__(self, heads: Sequence[int], done: list[int]) -> Sequence[int]:
+        """Execute what is plain."""
+        memory, good = self._ring.memory, self._good
+        if memory.mark_written is not None:
+            return heads
+        window = memory.recent
+        ram, size = window[2], len(good)
+        for disk, batch, ends in self._parse(heads, window):
+            for place in reversed(disk.try_batch(batch)):
+                del ends[place]
+            for head, written, status in ends:
+                ram[status : status + size] = good
+                done += (head, written)
+        if len(done) == 2 * len(heads):
+            return ()
+        served = set(done[::2])
+        return [head for head in heads if head not in served]
 
 
 def descriptors_of(heads: Sequence[int], ring: Ring, window: Window) -> list[Flat | None]:

@@ -119,10 +119,10 @@ class SplitQueue:
         if self.broken or self._stopped is not None:
             return
         self._suppress_kicks()
-        again = self._ring.again
+        again, published = self._ring.again, self._used_index
         for _ in range(ROUNDS) if again else count():
             self._serve_batch(handle)
-            if self._empty():
+            if self._empty(published):
                 return
         if again:
             again()
@@ -137,13 +137,16 @@ class SplitQueue:
             if not self._depth:
                 self.publish()
 
-    def _empty(self) -> bool:
-        """True if there is nothing to take, and the next entry will be noticed."""
+    def _empty(self, published: int) -> bool:
+        """True if there is nothing to take, and the next entry will be noticed.
+
+        If requests were completed at once (the used index is not `published` any more), new ones may follow soon.
+        """
         if self.broken or self._stopped is not None:
             return True
         if self._avail[wire.INDEX_WORD] != self.next_avail:
             return False
-        poll = self._ring.poll
+        poll = self._ring.poll if self._used_index != published else None
         return (poll is not None and poll(self)) or not self.arm()
 
     def pending(self) -> bool:

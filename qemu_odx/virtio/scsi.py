@@ -15,13 +15,14 @@ from qemu_odx.virtio.chain import fill, split
 from qemu_odx.virtio.queues import Queues
 from qemu_odx.virtio.scsi_control import Control
 from qemu_odx.virtio.scsi_events import EventQueue
+from qemu_odx.virtio.scsi_express import ScsiExpress
 from qemu_odx.wire.virtio import scsi as wire
 from qemu_odx.wire.virtio.scsi import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from qemu_odx.target.port import Reply, ScsiTarget
+    from qemu_odx.target.port import PlainAccess, Reply, ScsiTarget
     from qemu_odx.virtio.chain import Chain
     from qemu_odx.virtio.port import Ring
 
@@ -33,6 +34,8 @@ _THIRD_PARTY_COPY_OUT: Final = 0x83
 """Operation code of POPULATE TOKEN and WRITE USING TOKEN (SPC-4 6.4)."""
 _VARIABLE_LENGTH: Final = 0x7F
 """Operation code of commands longer than 16 bytes (SPC-4 4.2.3)."""
+_CAPACITY_CHANGED: Final = wire.param_change(0x2A, 0x09)
+"""CAPACITY DATA HAS CHANGED (SPC-4 D.2)."""
 _MALFORMED: Final = wire.RESPONSE.pack(0, 0, 0, 0, Response.FAILURE, b"")
 
 
@@ -140,7 +143,7 @@ class ScsiDevice:
         elif index == wire.CONTROL_QUEUE:
             self._queues.start(index, ring, self._handle_control)
         else:
-            self._queues.start(index, ring, self._handle)
+            self._queues.start(index, ring, self._handle, ScsiExpress(ring, self._plain_access))
 
     def kick(self, index: int) -> None:
         """Process what is available."""
@@ -155,6 +158,11 @@ class ScsiDevice:
             self._events.stop(stopped)
         else:
             self._queues.stop(index, stopped)
+
+    def resized(self, disk_name: str) -> None:
+        """Say so for each logical unit on the disk; drivers that take no events meet a unit attention."""
+        for lun in self._target.luns_on(disk_name):
+            self.notify(lun, wire.Event.PARAM_CHANGE, _CAPACITY_CHANGED)
 
     def reset(self) -> None:
         """The driver is gone: so is its nexus."""
@@ -179,6 +187,9 @@ class ScsiDevice:
         return bool(self._acked & needed) and self._events.send(event, wire.encode_lun(0, lun), reason)
 
     # -- requests ----------------------------------------------------------------------------------
+
+    def _plain_access(self, lun: int) -> PlainAccess | None:
+        return self._target.plain_access(self._nexus, lun)
 
     def _handle_control(self, chain: Chain) -> None:
         self._control.handle(chain, self._nexus)

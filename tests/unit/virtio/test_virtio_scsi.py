@@ -84,6 +84,9 @@ class FakeTarget:
         self.asked.append(("query_task", nexus, lun, tag))
         return tag == 7
 
+    def plain_access(self, nexus: object, lun: int) -> None:
+        """Every command is to be submitted."""
+
     def query_task_set(self, nexus: object, lun: int) -> bool:
         """LUN 3 has tasks."""
         self.asked.append(("query_task_set", nexus, lun))
