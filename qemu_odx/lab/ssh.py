@@ -101,6 +101,7 @@ class GuestShell:
                 sftp.mkdir(target)
                 for path in sorted(path for path in folder.iterdir() if path.is_file()):
                     sftp.put(str(path), f"{target}/{path.name}")
+                _let_the_server_close(sftp)
         except (paramiko.SSHException, OSError) as error:
             raise LabError(f"cannot copy files into the guest ({error!r})", "see the serial log") from error
 
@@ -108,6 +109,17 @@ class GuestShell:
         """Hang up. Idempotent."""
         self._transport.close()
         self._transport.join(CONNECT_SECONDS)
+
+
+def _let_the_server_close(sftp: paramiko.SFTPClient) -> None:
+    """Wait until the file server in the guest has ended.
+
+    Measured: in one of a hundred uploads dropbear hung up when the next channel was opened before that.
+    """
+    channel = sftp.get_channel()
+    assert channel is not None  # noqa: S101 - it was opened with the client
+    channel.shutdown_write()
+    channel.recv_exit_status()
 
 
 def _connect(port: int, deadline: float) -> paramiko.Transport:
