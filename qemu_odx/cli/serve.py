@@ -40,7 +40,9 @@ _EXAMPLES = """\
 
  Start them in any order; QEMU may leave and come back. SIGTERM or Ctrl-C ends
  the server: it finishes what is in flight, flushes, removes its sockets and
- exits 0. A comma inside a value is written twice.
+ exits 0. SIGUSR1 makes it look at the images again: one that was made larger
+ (truncate -s, lvextend) shows its new size to the guests at once.
+ A comma inside a value is written twice.
 """
 
 

@@ -201,6 +201,16 @@ class FileDisk(CopyTarget):
                 raise
         self.size = size
 
+    def follow_growth(self) -> int:
+        """Show the size of the image if somebody has made that larger; the image's size in whole blocks.
+
+        A smaller one is not followed: the guest knows the larger size, and what it had there is lost. Raises OSError.
+        """
+        actual = os.lseek(self._file.fd, 0, os.SEEK_END)  # block devices have no st_size
+        actual -= actual % self.block_size
+        self.size = max(self.size, actual)
+        return actual
+
     def flush(self) -> None:
         """Put every completed write on stable storage. Raises OSError."""
         self._file.flush()

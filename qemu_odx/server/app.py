@@ -24,7 +24,7 @@ from qemu_odx.vhost.bus_guard import bus_guard
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from qemu_odx.disk.port import Disk
+    from qemu_odx.disk.file import FileDisk
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +50,17 @@ class Server:
         with contextlib.ExitStack() as undo:
             self._loop = Loop()
             undo.callback(self._loop.close)
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 self._loop.on_signal(number, self._on_signal)
+            self._loop.on_signal(signal.SIGUSR1, self._follow_growth)
             if guard := bus_guard():
                 self._loop.watch(guard.fileno(), guard.report)
             self._disks = {disk.id: _open(disk, undo) for disk in config.disks}
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
-            maker = DeviceMaker(self._disks, self._workers)
-            self._manager = maker.manager
+            self._maker = DeviceMaker(self._disks, self._workers)
             self._tick()
-            self._exports = [self._export(export, maker, undo) for export in config.exports]
+            self._exports = [self._export(export, undo) for export in config.exports]
             undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -77,7 +77,7 @@ class Server:
         return [export.path for export in self._exports]
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then until every request in flight has ended.
+        """Serve until SIGTERM, SIGINT or SIGHUP, then until every request in flight has ended.
 
         Raises:
             ServerError: a second signal came before that.
@@ -106,9 +106,10 @@ class Server:
         if failed:
             raise ServerError("; ".join(failed))
 
-    def _export(self, config: Export, maker: DeviceMaker, undo: contextlib.ExitStack) -> RunningExport:
+    def _export(self, config: Export, undo: contextlib.ExitStack) -> RunningExport:
         try:
-            device = maker.blk(config) if isinstance(config, BlkExport) else maker.scsi(config)
+            make = self._maker
+            device = make.blk(config) if isinstance(config, BlkExport) else make.scsi(config)
             export = RunningExport(config.socket, self._loop, device)
         except ConfigError as error:
             raise ServerError(str(error)) from error
@@ -117,8 +118,25 @@ class Server:
 
     def _tick(self) -> None:
         """End the tokens that have expired, once a second."""
-        self._manager.tick()
+        self._maker.manager.tick()
         self._loop.call_later(_TICK_SECONDS, self._tick)
+
+    def _follow_growth(self) -> None:
+        """Guests see the new size of images that have been made larger."""
+        for disk in self._disks.values():
+            before = disk.size
+            try:
+                actual = disk.follow_growth()
+            except OSError as error:
+                log.warning("disk %s: its size cannot be found: %s", disk.name, error.strerror)
+                continue
+            if actual < before:
+                log.warning("disk %s: its image has shrunk: make it %d bytes again", disk.name, before)
+            elif actual > before:
+                log.info("disk %s: now %d bytes", disk.name, actual)
+                self._maker.resized(disk)
+                for export in self._exports:
+                    export.resized(disk.name)
 
     def _on_signal(self) -> None:
         if self._open_exports:
@@ -135,7 +153,7 @@ class Server:
             self._loop.stop()
 
 
-def _open(config: DiskConfig, undo: contextlib.ExitStack) -> Disk:
+def _open(config: DiskConfig, undo: contextlib.ExitStack) -> FileDisk:
     """Open a disk; `undo` closes it, and removes its image if it was made here."""
     created = not Path(config.path).exists()
     try:

@@ -10,6 +10,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from qemu_odx.server.options import ConfigError
+from qemu_odx.target import shared_disk
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.port import LoginNexus
 from qemu_odx.target.target import Target
@@ -57,6 +58,10 @@ class DeviceMaker:
         units = {number: self._disks[disk] for number, disk in config.luns}
         target = Target.on(units, self.manager, self._runner)
         return ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
+
+    def resized(self, disk: Disk) -> None:
+        """A disk shows another size: unit attentions on every way to it, tokens of what is gone end."""
+        shared_disk.resized(self.manager, disk)
 
     def _mailbox(self, socket: str, disk: Disk, offset: int) -> Mailbox:
         """A mailbox on a target of its own, with the disk as logical unit 0."""

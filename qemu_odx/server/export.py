@@ -74,6 +74,10 @@ class Connection:
         if self._open and self._channel.hung_up():
             self.leave()
 
+    def resized(self) -> None:
+        """A disk may show another size."""
+        self._session.config_may_have_changed()
+
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """See `Watcher`."""
         self._loop.watch(fd, callback)
@@ -165,6 +169,12 @@ class Export:
         else:
             self._closed = closed
             self._connection.leave()
+
+    def resized(self, disk_name: str) -> None:
+        """A disk, of this export or not, may show another size: tell the guest."""
+        self._device.resized(disk_name)
+        if self._connection is not None:
+            self._connection.resized()
 
     def _on_front_end(self) -> None:
         if self._connection is not None:

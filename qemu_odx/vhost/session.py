@@ -177,6 +177,11 @@ class Session:
             self._backend_socket.close()
         self._backend_socket = sock
 
+    def config_may_have_changed(self) -> None:
+        """If it has, tell the front end now or, if nothing runs, at the next start."""
+        if self.config_read != self.device.config() and any(v.state is State.RUNNING for v in self.vrings):
+            self.config_changed()
+
     def config_changed(self) -> None:
         """Tell the front end to read the configuration space again, which QEMU does if the device is started.
 

@@ -177,6 +177,9 @@ class BlkDevice:
         """Stop serving a ring."""
         self._queues.stop(index, stopped)
 
+    def resized(self, disk_name: str) -> None:
+        """The capacity is in the configuration space."""
+
     def reset(self) -> None:
         """Write through until a driver has said that it flushes; commands come over a new nexus."""
         self._acked = 0

@@ -102,8 +102,11 @@ class Device(Protocol):
     def stop_queue(self, index: int, stopped: Callable[[int], None]) -> None:
         """Take no more entries; once nothing is in flight, call `stopped(next_avail)` (may be at once)."""
 
+    def resized(self, disk_name: str) -> None:
+        """One of its disks may show another size: tell the driver, unless the configuration space says it."""
+
     def reset(self) -> None:
-        """Device reset by the driver (RESET_DEVICE, or all queues stopped): forget per-driver state."""
+        """Device reset by the driver (RESET_DEVICE, which not every front end sends): forget per-driver state."""
 
     def disconnected(self) -> None:
         """The front end is gone and every queue is stopped."""

@@ -57,7 +57,7 @@ def test_the_ready_line_for_programs(tmp_path: Path) -> None:
         assert server.sockets == ["s.sock", "t.sock"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_it_well(tmp_path: Path, number: int) -> None:
     """Exit code 0, no socket left, the image kept, not a word on stderr."""
     with ServeProcess([*DISK, *EXPORT], cwd=tmp_path) as server:

@@ -57,6 +57,9 @@ class SlowDevice:
         """See `Device`."""
         self.stopping.append(stopped)
 
+    def resized(self, disk_name: str) -> None:
+        """See `Device`."""
+
     def reset(self) -> None:
         """See `Device`."""
 

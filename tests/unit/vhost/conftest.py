@@ -74,6 +74,9 @@ class FakeDevice:
         """The last request of a stopping queue has ended."""
         self.stopping.pop(index)(next_avail)
 
+    def resized(self, disk_name: str) -> None:
+        """See `Device`."""
+
     def reset(self) -> None:
         """See `Device`."""
         self.calls.append("reset")
