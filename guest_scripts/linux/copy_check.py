@@ -20,6 +20,9 @@ from sg import ScsiDisk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from odx import Disk
+
+    Opener = Callable[[str], Disk]
     Progress = Callable[[str, int, int], None]
 
 MEBIBYTE = 1 << 20
@@ -29,7 +32,7 @@ TOKEN_DESTINATION_OFFSET = 48 * MEBIBYTE  # not the source's: a copy to the same
 
 @dataclass(frozen=True)
 class Nodes:
-    """Device nodes: the source and the destination by SCSI, the destination again by virtio-blk."""
+    """Device nodes: the source, the destination, and the destination again by another device."""
 
     source: str
     destination: str
@@ -48,10 +51,10 @@ class CopyCost:
 class TokenCopy:
     """Tokens for a stretch of the source, and later their use on the destination, with the cost of both."""
 
-    def __init__(self, source: DirectDisk, destination: DirectDisk, length: int) -> None:
+    def __init__(self, source: DirectDisk, destination: DirectDisk, length: int, opener: Opener) -> None:
         """Take the tokens: several if one may not stand for so much. `length` is in bytes."""
-        self._source = ScsiDisk(source.node)
-        self._destination = ScsiDisk(destination.node)
+        self._source = opener(source.node)
+        self._destination = opener(destination.node)
         self._source_block, self._destination_block = source.block_size, destination.block_size
         self._length = length
         self._limits = odx.limits(self._source)
@@ -132,10 +135,11 @@ def plain_copy(source: DirectDisk, destination: DirectDisk, offset: int, length:
     return CopyCost(length, seconds, source.ring_bytes + destination.ring_bytes - before)
 
 
-def check_copy(nodes: Nodes, length: int, progress: Progress) -> dict[str, object]:
+def check_copy(nodes: Nodes, length: int, progress: Progress, opener: Opener = ScsiDisk) -> dict[str, object]:
     """Run the whole proof on `length` bytes, a multiple of 1 MiB; the result is ready for JSON.
 
-    The order is the point: tokens first, then the overwrite, then the writes by token.
+    `opener` opens a node for token commands. The order is the point: tokens first, then the overwrite, then the
+    writes by token.
     """
     source, destination, blk = (
         DirectDisk(node) for node in (nodes.source, nodes.destination, nodes.destination_blk)
@@ -145,7 +149,7 @@ def check_copy(nodes: Nodes, length: int, progress: Progress) -> dict[str, objec
         return lambda done: progress(name, done, length)
 
     before = fill(source, SOURCE_OFFSET, length, step("filling the source"))
-    copy = TokenCopy(source, destination, length)
+    copy = TokenCopy(source, destination, length, opener)
     overwrite(source, SOURCE_OFFSET, length, step("overwriting the source"))
     after = source.sha256(SOURCE_OFFSET, length, step("reading the source again"))
     copy.write(TOKEN_DESTINATION_OFFSET, step("writing by token"))

@@ -1,6 +1,6 @@
 """The commands of a token copy: POPULATE TOKEN, RECEIVE ROD TOKEN INFORMATION, WRITE USING TOKEN.
 
-Standard library only. Uses `sg.py` to send them. Clauses are those of SPC-4 and SBC-4.
+Standard library only. Uses `sg.py` or `blk_mailbox.py` to send them. Clauses are those of SPC-4 and SBC-4.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from blk_mailbox import MailboxDisk
     from sg import ScsiDisk
+
+    Disk = ScsiDisk | MailboxDisk
 
 INQUIRY = 0x12
 THIRD_PARTY_COPY_OUT = 0x83
@@ -59,18 +62,18 @@ class Token:
     length: int
 
 
-def inquiry_page(disk: ScsiDisk, page: int, length: int = 1024) -> bytes:
+def inquiry_page(disk: Disk, page: int, length: int = 1024) -> bytes:
     """A vital product data page, without its four bytes of header."""
     answer = disk.read(struct.pack(">BBBHB", INQUIRY, 0x01, page, length, 0), length)
     return answer[4 : 4 + int.from_bytes(answer[2:4], "big")]
 
 
-def serial_number(disk: ScsiDisk) -> str:
+def serial_number(disk: Disk) -> str:
     """The unit serial number."""
     return inquiry_page(disk, UNIT_SERIAL_NUMBER).decode("ascii", "replace").strip()
 
 
-def limits(disk: ScsiDisk) -> Limits:
+def limits(disk: Disk) -> Limits:
     """The limits of token copies. Raises OdxError if the disk does not offer them."""
     if THIRD_PARTY_COPY not in inquiry_page(disk, 0x00):
         raise OdxError(f"{disk.node} offers no token copy: page 8Fh is not in its list of pages")
@@ -82,7 +85,7 @@ def limits(disk: ScsiDisk) -> Limits:
     return Limits(maximum, optimal)
 
 
-def populate_token(disk: ScsiDisk, list_identifier: int, lba: int, blocks: int) -> bytes:
+def populate_token(disk: Disk, list_identifier: int, lba: int, blocks: int) -> bytes:
     """Have the disk make a token for `blocks` blocks from `lba` on, as they are now; its 512 bytes."""
     ranges = _range(lba, blocks)
     header = struct.pack(">HBxIIxxH", 14 + len(ranges), 0, 0, 0, len(ranges))
@@ -94,7 +97,7 @@ def populate_token(disk: ScsiDisk, list_identifier: int, lba: int, blocks: int) 
 
 
 def write_using_token(
-    disk: ScsiDisk, list_identifier: int, token: bytes, *, offset: int, lba: int, blocks: int
+    disk: Disk, list_identifier: int, token: bytes, *, offset: int, lba: int, blocks: int
 ) -> None:
     """Have the disk write `blocks` blocks from `lba` on, taken from `offset` blocks into the token's data.
 
@@ -110,14 +113,14 @@ def _range(lba: int, blocks: int) -> bytes:
     return struct.pack(">QI4x", lba, blocks)
 
 
-def _copy_out(disk: ScsiDisk, action: int, list_identifier: int, parameters: bytes) -> None:
+def _copy_out(disk: Disk, action: int, list_identifier: int, parameters: bytes) -> None:
     disk.write(
         struct.pack(">BB4xIIBB", THIRD_PARTY_COPY_OUT, action, list_identifier, len(parameters), 0, 0),
         parameters,
     )
 
 
-def _receive_token(disk: ScsiDisk, list_identifier: int) -> tuple[bytes, int]:
+def _receive_token(disk: Disk, list_identifier: int) -> tuple[bytes, int]:
     """The token that the operation `list_identifier` made, and its TRANSFER COUNT in blocks."""
     cdb = struct.pack(
         ">BBI4xIBB",

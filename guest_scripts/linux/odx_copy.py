@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Copy data by token inside a Linux guest, and prove that it is the data as it was.
 
-    python3 odx_copy.py --source SERIAL --destination SERIAL [--mebibytes 64]
+    python3 odx_copy.py --source SERIAL --destination SERIAL [--mebibytes 64] [--mailbox]
 
 Disks are named by serial number. The destination must be there twice: as a SCSI disk and as a
-virtio-blk disk. OVERWRITES both disks. Prints one JSON object; progress goes to standard error as
-`progress: <done> <total> <step>` (bytes), a failure as one line `error: ...` with exit status 1.
+virtio-blk disk. With --mailbox both are virtio-blk disks with a mailbox, which takes the token
+commands; they may be the same disk for up to 32 MiB. OVERWRITES both disks.
+
+Prints one JSON object; progress goes to standard error as `progress: <done> <total> <step>`
+(bytes), a failure as one line `error: ...` with exit status 1.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ import argparse
 import json
 import sys
 
+from blk_mailbox import MailboxDisk
 from copy_check import MEBIBYTE, Nodes, check_copy
 from disks import DiskError, blk_node, scsi_node
 from odx import OdxError
-from sg import ScsiError
+from sg import ScsiDisk, ScsiError
 
 PROGRESS_STEP = 8 * MEBIBYTE
 
@@ -34,6 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--source", required=True, metavar="SERIAL")
     parser.add_argument("--destination", required=True, metavar="SERIAL")
     parser.add_argument("--mebibytes", type=int, default=64, metavar="N")
+    parser.add_argument("--mailbox", action="store_true", help="token commands over virtio-blk disks")
     return parser.parse_args()
 
 
@@ -41,12 +46,14 @@ def main() -> int:
     """Run the proof; the exit status."""
     arguments = parse_arguments()
     try:
+        find = blk_node if arguments.mailbox else scsi_node
         nodes = Nodes(
-            source=scsi_node(arguments.source),
-            destination=scsi_node(arguments.destination),
+            source=find(arguments.source),
+            destination=find(arguments.destination),
             destination_blk=blk_node(arguments.destination),
         )
-        result = check_copy(nodes, arguments.mebibytes * MEBIBYTE, print_progress)
+        opener = MailboxDisk if arguments.mailbox else ScsiDisk
+        result = check_copy(nodes, arguments.mebibytes * MEBIBYTE, print_progress, opener)
     except (DiskError, OdxError, ScsiError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

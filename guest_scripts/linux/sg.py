@@ -137,8 +137,13 @@ def _failure(node: str, cdb: bytes, request: SgIoHdr, sense: bytes) -> ScsiError
     name = f"command {cdb[0]:02X}h/{cdb[1] & 0x1F:02X}h on {node}"
     if request.host_status:
         return ScsiError(f"{name} did not reach the disk (host status {request.host_status:#x})")
+    return command_error(name, request.status, sense)
+
+
+def command_error(name: str, status: int, sense: bytes) -> ScsiError:
+    """What a command that did not end with GOOD says about itself."""
     if len(sense) < 4:
-        return ScsiError(f"{name} failed with status {request.status:02X}h and no sense data")
+        return ScsiError(f"{name} failed with status {status:02X}h and no sense data")
     key, code, qualifier = decode_sense(sense)
     words = SENSE_KEYS.get(key, f"sense key {key:X}h")
     return ScsiError(f"{name} was refused: {words}, {code:02X}h/{qualifier:02X}h", key)

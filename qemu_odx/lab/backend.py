@@ -58,14 +58,16 @@ class ScsiExport:
 
 @dataclass(frozen=True, slots=True)
 class BlkExport:
-    """One `--export type=vhost-user-blk`."""
+    """One `--export type=vhost-user-blk`, with a mailbox at the default place or without."""
 
     socket: Path
     disk: str
+    mailbox: bool = False
 
     def argument(self) -> str:
         """The value of `--export`."""
-        return f"type=vhost-user-blk,socket={self.socket},disk={self.disk}"
+        mailbox = ",mailbox=on" if self.mailbox else ""
+        return f"type=vhost-user-blk,socket={self.socket},disk={self.disk}{mailbox}"
 
 
 def serve_command(disks: Sequence[DiskSpec], exports: Sequence[ScsiExport | BlkExport]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Rig:
-    """A guest on our disks: units 0 (`odx-source`) and 1 (`odx-destination`), and unit 1 by virtio-blk too."""
+    """A guest on our disks: units 0 (`odx-source`) and 1 (`odx-destination`); 1 by virtio-blk too, with a mailbox."""
 
     guest: Guest
     backend: Backend
@@ -49,7 +49,8 @@ def image() -> Image:
 def rig(image: Image) -> Iterator[Rig]:
     """One guest for the session; leave its disks usable for the next test."""
     with RunFolder() as run, ExitStack() as stack:
-        disks, scsi, blk = demo_disks(run.path)
+        disks, scsi, plain_blk = demo_disks(run.path)
+        blk = replace(plain_blk, mailbox=True)
         backend = Backend(serve_command(disks, [scsi, blk]), run.path / "serve.log")
         stack.callback(backend.stop)
         spec = GuestSpec(image, choose_accelerator(), (scsi.socket,), (blk.socket,))
