@@ -112,11 +112,15 @@ class VirtioPci:
         self._write("w", _NOTIFY, offset, index)
 
     def interrupted(self, index: int) -> bool:
-        """True if the queue's interrupt came since the last call."""
+        """True if the interrupt of the queue (or other MSI-X entry) came since the last call."""
         word = self._machine.ram.view(self._vectors[index], 4)
         came = bytes(word) != bytes(4)
         word[:] = bytes(4)
         return came
+
+    def watch_config(self, entry: int) -> None:
+        """Point the configuration's interrupt at an MSI-X entry that no queue has; see `interrupted`."""
+        self._write("w", _COMMON, _CONFIG_VECTOR, self._vector(entry))
 
     def _queue(self, index: int, size: int) -> DriverQueue:
         queue = DriverQueue(
