@@ -85,7 +85,7 @@ class ClientGuest:
         vast: 1 TiB of nothing, for copies that take a while.
         scratch: 512 byte blocks on a medium of 4096, for tests that do what they want to a disk.
         protected: its image is read-only.
-        kit: two more disks for such tests.
+        kit: more disks for such tests, the last one with blocks of 4096 bytes.
     """
 
     guest: Guest
@@ -96,12 +96,12 @@ class ClientGuest:
     vast: Unit
     scratch: Unit
     protected: Unit
-    kit: tuple[Unit, Unit]
+    kit: tuple[Unit, ...]
 
     @property
     def second_path(self) -> str:
         """Node of `scratch` behind another controller, found after those of the first."""
-        return f"/dev/sg{self.kit[1].number + 1}"
+        return f"/dev/sg{self.kit[-1].number + 1}"
 
     def complete(self, command: str, *, seconds: float = 120.0) -> Completed:
         """Run a shell command in the guest's scratch folder."""
@@ -141,7 +141,7 @@ def client_guest(image: Image) -> Iterator[ClientGuest]:
         spec = GuestSpec(image, choose_accelerator(), tuple(export.socket for export in exports))
         guest = Guest(spec, run.path)
         stack.callback(guest.kill)
-        clients = ClientGuest(guest, backend, *units[:6], (units[6], units[7]))
+        clients = ClientGuest(guest, backend, *units[:6], tuple(units[6:]))
         _prepare(clients, units)
         yield clients
         guest.power_off()
@@ -158,6 +158,7 @@ def _units(folder: Path) -> list[Unit]:
         "protected": {"readonly": "on"},
         "kit1": {},
         "kit2": {},
+        "kit3": {"block-size": "4096"},
     }
     units = [
         Unit(number, name, folder / f"{name}.img", VAST if name == "vast" else SIZE, options)

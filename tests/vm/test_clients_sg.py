@@ -252,4 +252,4 @@ def test_write_protected_disk(clients: ClientGuest) -> None:
 def test_units_are_listed(clients: ClientGuest) -> None:
     """REPORT LUNS."""
     out = clients.run(f"sg_luns {clients.one.node}")
-    assert re.findall(r"^ +00([0-9a-f]{2})0{12}$", out, flags=re.MULTILINE) == [f"{n:02x}" for n in range(8)]
+    assert re.findall(r"^ +00([0-9a-f]{2})0{12}$", out, flags=re.MULTILINE) == [f"{n:02x}" for n in range(9)]
