@@ -27,6 +27,7 @@ BLK = "vhost-user-blk-pci,num-queues=2"
 MIB = 1 << 20
 PAGE = 4096
 BUFFERS = 64
+READS = 500
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def migrate(machine: QtestMachine, file: Path, reader: Reader) -> int:
     machine.qmp("migrate-set-parameters", **{"max-bandwidth": 12 * MIB})
     machine.qmp("migrate", uri=f"exec:cat > {file}")
     reads = 0
-    while reads < 300 or status(machine) == "setup":
+    while reads < READS or status(machine) == "setup":
         reader.once()
         reads += 1
     assert status(machine) == "active", "it ended before anything was written twice"
@@ -105,16 +106,16 @@ def test_a_guest_is_migrated_while_it_reads(
 ) -> None:
     """Every byte that we wrote arrives, used ring and status bytes included, and the ring goes on over there."""
     (tmp_path / "a.img").write_bytes(os.urandom(8 * MIB) + bytes(56 * MIB))
-    machine = boot(BLK, "b.sock")
-    disk = VirtioPci(machine, 4)
-    (queue,) = disk.start()
+    large = f"{BLK},queue-size=1024"  # so that the used ring has pages of its own
+    machine = boot(large, "b.sock")
+    (queue,) = VirtioPci(machine, 4).start(size=1024)
     reader = Reader(machine.ram, queue)
     reader.once()
-    assert migrate(machine, tmp_path / "state", reader) >= 300
+    assert migrate(machine, tmp_path / "state", reader) >= READS
     source = machine.ram.read(0, machine.ram.size)
     machine.close()
 
-    target = boot(BLK, "b.sock", "-incoming", "defer")
+    target = boot(large, "b.sock", "-incoming", "defer")
     target.qmp("migrate-incoming", uri=f"exec:cat {tmp_path / 'state'}")
     poll(lambda: status(target) in {"completed", "failed"}, "arrival")
     assert status(target) == "completed"
@@ -125,7 +126,7 @@ def test_a_guest_is_migrated_while_it_reads(
     assert target.ram.read(reader.buffers[0], PAGE) != bytes(PAGE)
 
     there = VirtioPci(target, 4)
-    moved = DriverQueue(target.ram, 128, kick=lambda: there.notify(0), event_idx=queue.event_idx)
+    moved = DriverQueue(target.ram, 1024, kick=lambda: there.notify(0), event_idx=queue.event_idx)
     assert (moved.desc_gpa, moved.used_gpa) == (queue.desc_gpa, queue.used_gpa)
     moved.wait = lambda: poll(lambda: moved.used_pending() > 0, "completion over there")
     moved._next = moved._published = moved.last_used = queue.last_used
