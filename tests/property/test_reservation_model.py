@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from qemu_odx.target.port import LoginNexus
 from qemu_odx.testing.conformance.reference import ReferenceTarget, TargetDescription
+from qemu_odx.testing.reservation_model import ALL, PORTS, Model, Verdict
 from qemu_odx.testing.reserving import (
     CLEAR,
     CONFLICT,
@@ -37,184 +36,28 @@ DESCRIPTION: TargetDescription = {
         "max_tokens": 8,
     },
 }
-PORTS = ("A", "B", "C")
-WRITE_EXCLUSIVE, REGISTRANTS, ALL = {1, 5, 7}, {5, 6, 7, 8}, {7, 8}
-GOOD, BAD_LIST, BAD_RELEASE = 0, (5, 0x26, 0), (5, 0x26, 4)
-PREEMPTED, RELEASED, UNREGISTERED = (0x2A, 3), (0x2A, 4), (0x2A, 5)
-Verdict = int | tuple[int, int, int]
-
-
-@dataclass
-class Model:
-    """Registrations as (port, key); at most one reservation as (port, type); who is to hear what."""
-
-    keys: dict[str, int] = field(default_factory=dict)
-    reservation: tuple[str, int] | None = None
-    generation: int = 0
-    old: str | None = None  # who sent RESERVE(6)
-    heard: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: {port: [] for port in PORTS})
-
-    def say(self, ports: set[str], what: tuple[int, int]) -> None:
-        """A unit attention, once however often it arises."""
-        for port in ports:
-            if what not in self.heard[port]:
-                self.heard[port].append(what)
-
-    def holders(self) -> set[str]:
-        """Of the reservation."""
-        if self.reservation is None:
-            return set()
-        port, kind = self.reservation
-        return set(self.keys) if kind in ALL else {port}
-
-    def may(self, port: str, *, write: bool) -> bool:
-        """Read or write, by the tables."""
-        if self.old is not None:
-            return self.old == port
-        if self.reservation is None or port in self.holders():
-            return True
-        kind = self.reservation[1]
-        if kind in REGISTRANTS and port in self.keys:
-            return True
-        return not write and kind in WRITE_EXCLUSIVE
-
-    def register(self, port: str, key: int, new: int, *, ignore: bool) -> Verdict:
-        """REGISTER (AND IGNORE EXISTING KEY)."""
-        if self.old is not None:
-            return CONFLICT
-        if port in self.keys:
-            if not ignore and key != self.keys[port]:
-                return CONFLICT
-            self.generation += 1
-            if new:
-                self.keys[port] = new
-            else:
-                self.leave(port)
-            return GOOD
-        if not ignore and key:
-            return CONFLICT
-        if new:
-            self.generation += 1
-            self.keys[port] = new
-        return GOOD
-
-    def leave(self, port: str) -> None:
-        """Unregister, and what that does to the reservation."""
-        was_holder = port in self.holders()
-        del self.keys[port]
-        if self.reservation is None or not was_holder:
-            return
-        kind = self.reservation[1]
-        if kind in ALL and self.keys:
-            return
-        self.reservation = None
-        if kind in {5, 6}:
-            self.say(set(self.keys), RELEASED)
-
-    def known(self, port: str, key: int) -> bool:
-        """Whether the command may be looked at at all."""
-        return self.old is None and self.keys.get(port) == key
-
-    def reserve(self, port: str, key: int, kind: int) -> Verdict:
-        """RESERVE."""
-        if not self.known(port, key):
-            return CONFLICT
-        if self.reservation is None:
-            self.reservation = (port, kind)
-            return GOOD
-        return GOOD if port in self.holders() and self.reservation[1] == kind else CONFLICT
-
-    def release(self, port: str, key: int, kind: int) -> Verdict:
-        """RELEASE."""
-        if not self.known(port, key):
-            return CONFLICT
-        if self.reservation is None or port not in self.holders():
-            return GOOD
-        if self.reservation[1] != kind:
-            return BAD_RELEASE
-        self.reservation = None
-        if kind in REGISTRANTS:
-            self.say(set(self.keys) - {port}, RELEASED)
-        return GOOD
-
-    def clear(self, port: str, key: int) -> Verdict:
-        """CLEAR."""
-        if not self.known(port, key):
-            return CONFLICT
-        self.say(set(self.keys) - {port}, PREEMPTED)
-        self.keys, self.reservation = {}, None
-        self.generation += 1
-        return GOOD
-
-    def preempt(self, port: str, key: int, victim: int, kind: int) -> Verdict:
-        """PREEMPT (AND ABORT)."""
-        if not self.known(port, key):
-            return CONFLICT
-        same_key = {other for other, his in self.keys.items() if his == victim}
-        if self.reservation is not None:
-            holder, before = self.reservation
-            if before in ALL and victim == 0:
-                return self.take(port, set(self.keys) - {port}, before, kind)
-            if before not in ALL and victim == self.keys[holder]:
-                return self.take(port, same_key - {port}, before, kind)
-        if victim == 0:
-            return BAD_LIST
-        if not same_key:
-            return CONFLICT
-        self.generation += 1
-        for other in same_key:
-            del self.keys[other]
-        self.say(same_key - {port}, UNREGISTERED)
-        if self.reservation is not None and not self.keys:
-            self.reservation = None
-        return GOOD
-
-    def take(self, port: str, victims: set[str], before: int, kind: int) -> Verdict:
-        """The reservation changes hands."""
-        self.generation += 1
-        for other in victims:
-            del self.keys[other]
-        self.say(victims, UNREGISTERED)
-        if before != kind:
-            self.say(set(self.keys) - {port}, RELEASED)
-        self.reservation = (port, kind)
-        return GOOD
-
-    def old_reserve(self, port: str) -> Verdict:
-        """RESERVE(6), with compatible handling."""
-        if self.reservation is not None and self.may(port, write=True):
-            return GOOD
-        if self.keys or self.old not in {None, port}:
-            return CONFLICT
-        self.old = port
-        return GOOD
-
-    def old_release(self, port: str) -> Verdict:
-        """RELEASE(6)."""
-        if self.keys:
-            return GOOD if self.reservation is not None and self.may(port, write=True) else CONFLICT
-        if self.old == port:
-            self.old = None
-        return GOOD
-
-
 ports = st.sampled_from(PORTS)
 keys = st.sampled_from([0, 1, 2, 3])
 kinds = st.sampled_from([1, 3, 5, 6, 7, 8])
+orders = st.permutations(PORTS)
+rarely = st.sampled_from([False] * 7 + [True])
 
 
 class ReservationsAgainstModel(RuleBasedStateMachine):
     """The same commands to the target and to the model; mostly with the right key, or nothing would happen."""
 
-    @initialize()
-    def start(self) -> None:
-        """Three initiators, known to the target."""
+    @initialize(kind=kinds, holder=ports)
+    def start(self, kind: int, holder: str) -> None:
+        """Three initiators, known to the target and registered; one of them has reserved."""
         self.reference = ReferenceTarget(DESCRIPTION)
         self.model = Model()
         self.lives = dict.fromkeys(PORTS, 0)
         self.who = {port: self.initiator(port) for port in PORTS}
-        for initiator in self.who.values():
+        for key, (port, initiator) in enumerate(self.who.items(), 1):
             assert initiator.command(0, "00").good
+            assert self.send(port, REGISTER, 0, key) == self.model.register(port, 0, key, ignore=False)
+        key = self.model.keys[holder]
+        assert self.send(holder, RESERVE, key, 0, kind) == self.model.reserve(holder, key, kind)
 
     def initiator(self, port: str):  # type: ignore[no-untyped-def] # noqa: ANN201
         """The present life of an initiator port."""
@@ -231,10 +74,16 @@ class ReservationsAgainstModel(RuleBasedStateMachine):
         return answer.fault or answer.status
 
     def right(self, port: str, key: int, *, wrong: bool) -> int:
-        """The key of the port, or another."""
+        """The key of the port, or another one: mostly right, or nothing would ever happen."""
         return key if wrong else self.model.keys.get(port, 0)
 
-    @rule(port=ports, key=keys, new=keys, wrong=st.booleans(), ignore=st.booleans())
+    def present(self, ports: list[str]) -> str:
+        """The first of these that is registered; without any, the first."""
+        return next((port for port in ports if port in self.model.keys), ports[0])
+
+    @rule(
+        port=ports, key=keys, new=st.sampled_from([0, 1, 1, 2, 2, 3, 3]), wrong=rarely, ignore=st.booleans()
+    )
     def register(self, port: str, key: int, new: int, wrong: bool, ignore: bool) -> None:
         """REGISTER, REGISTER AND IGNORE EXISTING KEY."""
         key = self.right(port, key, wrong=wrong)
@@ -242,39 +91,48 @@ class ReservationsAgainstModel(RuleBasedStateMachine):
             port, key, new, ignore=ignore
         )
 
-    @rule(port=ports, key=keys, kind=kinds, wrong=st.just(False) | st.booleans())
-    def reserve(self, port: str, key: int, kind: int, wrong: bool) -> None:
+    @rule(order=orders, key=keys, kind=kinds, wrong=rarely)
+    def reserve(self, order: list[str], key: int, kind: int, wrong: bool) -> None:
         """RESERVE."""
+        port = self.present(order)
         key = self.right(port, key, wrong=wrong)
         assert self.send(port, RESERVE, key, 0, kind) == self.model.reserve(port, key, kind)
 
-    @rule(port=ports, key=keys, kind=kinds, wrong=st.booleans(), same=st.booleans())
-    def release(self, port: str, key: int, kind: int, wrong: bool, same: bool) -> None:
+    @rule(order=orders, key=keys, kind=kinds, wrong=rarely, same=st.booleans())
+    def release(self, order: list[str], key: int, kind: int, wrong: bool, same: bool) -> None:
         """RELEASE, often of the type that there is."""
+        port = self.present(order)
         key = self.right(port, key, wrong=wrong)
         if same and self.model.reservation:
             kind = self.model.reservation[1]
         assert self.send(port, RELEASE, key, 0, kind) == self.model.release(port, key, kind)
 
-    @rule(port=ports, key=keys, wrong=st.booleans())
+    @precondition(lambda self: len(self.model.keys) > 1)
+    @rule(port=ports, key=keys, wrong=rarely)
     def clear(self, port: str, key: int, wrong: bool) -> None:
         """CLEAR."""
         key = self.right(port, key, wrong=wrong)
         assert self.send(port, CLEAR, key) == self.model.clear(port, key)
 
     @rule(
-        port=ports,
+        order=orders,
         key=keys,
-        victim=keys,
+        victim=keys | st.sampled_from(["the holder's"] * 3),
         kind=kinds,
-        wrong=st.just(False) | st.booleans(),
+        wrong=rarely,
         action=st.sampled_from([PREEMPT, PREEMPT_AND_ABORT]),
     )
-    def preempt(self, port: str, key: int, victim: int, kind: int, wrong: bool, action: int) -> None:  # noqa: PLR0917
-        """PREEMPT, PREEMPT AND ABORT."""
+    def preempt(  # noqa: PLR0917 - hypothesis hands over each by its name
+        self, order: list[str], key: int, victim: int | str, kind: int, wrong: bool, action: int
+    ) -> None:
+        """PREEMPT, PREEMPT AND ABORT; often of the reservation that there is."""
+        port = self.present(order)
         key = self.right(port, key, wrong=wrong)
+        if isinstance(victim, str):
+            victim = self.model.reserved_key()
         assert self.send(port, action, key, victim, kind) == self.model.preempt(port, key, victim, kind)
 
+    @precondition(lambda self: self.model.reservation is not None or not self.model.keys)
     @rule(port=ports, release=st.booleans())
     def reserve_the_old_way(self, port: str, release: bool) -> None:
         """RESERVE(6), RELEASE(6)."""
@@ -332,4 +190,4 @@ class ReservationsAgainstModel(RuleBasedStateMachine):
 
 
 TestReservationsAgainstModel = ReservationsAgainstModel.TestCase
-TestReservationsAgainstModel.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestReservationsAgainstModel.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

@@ -232,20 +232,22 @@ def test_preempt_takes_the_reservation_over(first: Initiator, second: Initiator)
     assert may(first) == ""
 
 
+@pytest.mark.parametrize(("kind", "told_to_third"), [(WE_RO, []), (EA_RO, [(0x2A, 4)]), (WE, [(0x2A, 4)])])
 def test_preempt_tells_remaining_registrants_of_another_type(
-    reference: ReferenceTarget, first: Initiator, second: Initiator
+    reference: ReferenceTarget,
+    first: Initiator,
+    second: Initiator,
+    kind: Kind,
+    told_to_third: list[tuple[int, int]],
 ) -> None:
-    """2A/04 if the type changed, nothing if it did not."""
+    """2A/04 if the type changed, nothing if it did not; the victim is told 2A/05 alone."""
     third = reference.initiator("C")
     assert out(third, REGISTER, 0, 0xC).good
     assert out(first, RESERVE, 0xA, 0, WE_RO).good
-    assert out(second, PREEMPT, 0xB, 0xA, WE_RO).good
-    assert attentions(third) == []
-    assert out(third, PREEMPT, 0xC, 0xB, EA_RO).good
-    assert out(second, REGISTER, 0, 0xB).fault == (6, 0x2A, 5)
-    assert out(second, REGISTER, 0, 0xB).good
-    assert out(second, PREEMPT, 0xB, 0xC, EA_RO).good
+    assert out(second, PREEMPT, 0xB, 0xA, kind).good
+    assert attentions(first) == [(0x2A, 5)]
     assert attentions(second) == []
+    assert attentions(third) == told_to_third
 
 
 def test_preempt_of_others_leaves_the_reservation(

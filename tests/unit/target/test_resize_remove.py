@@ -95,6 +95,14 @@ def test_tokens_of_blocks_that_are_gone_are_cancelled(
     assert reference.read(1, 0, 1).startswith(b"L0B00000090")
 
 
+def test_a_token_that_had_expired_stays_expired(reference: ReferenceTarget, initiator: Initiator) -> None:
+    """23/07, though nobody had looked before its blocks went."""
+    token = initiator.token(0, [Range(100, 4)], timeout=5)
+    reference.clock.advance(6)
+    resize(reference, 0, 100)
+    assert initiator.write_token(1, token, [Range(0, 4)]).fault == (5, 0x23, 7)
+
+
 def test_a_copy_from_blocks_that_go_gives_what_was(reference: ReferenceTarget, initiator: Initiator) -> None:
     """A running copy has its snapshot: never zeros, never anything else."""
     token = initiator.token(0, [Range(1000, 64)])
