@@ -1,7 +1,8 @@
 """`qemu-odx`: the root of the command line.
 
 Each subcommand lives in its own module and is imported only when it is called: the server must not carry the
-lab's libraries. Next: `cli/serve.py`, `cli/demo.py`, `cli/conform.py`.
+lab's libraries. Next: `cli/serve.py`, `cli/demo.py`, `cli/conform.py`,
+`cli/windows.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ _COMMANDS: Final = {
     "serve": "qemu_odx.cli.serve",
     "demo": "qemu_odx.cli.demo",
     "conform": "qemu_odx.cli.conform",
+    "windows": "qemu_odx.cli.windows",
 }
 """Subcommand -> the module that has the click command of that name."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 if TYPE_CHECKING:
@@ -83,11 +84,7 @@ class Record:
     @classmethod
     def table(cls) -> tuple[Field, ...]:
         """The fields, in memory order."""
-        rows = []
-        for item in dataclasses.fields(cast("Any", cls)):
-            offset, kind, c_name = item.metadata["place"]
-            rows.append(Field(item.name, c_name, offset, kind))
-        return tuple(rows)
+        return _table(cast("Any", cls))
 
     @classmethod
     def parse(cls, data: Buffer, start: int = 0) -> Self:
@@ -111,6 +108,15 @@ class Record:
         for row in self.table():
             data[row.offset : row.end] = _bytes(getattr(self, row.name), row)
         return bytes(data)
+
+
+@cache
+def _table(record: type[Record]) -> tuple[Field, ...]:
+    rows = []
+    for item in dataclasses.fields(cast("Any", record)):
+        offset, kind, c_name = item.metadata["place"]
+        rows.append(Field(item.name, c_name, offset, kind))
+    return tuple(rows)
 
 
 def _value(raw: bytes, kind: Kind) -> int | bytes:
