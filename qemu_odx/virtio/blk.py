@@ -209,9 +209,11 @@ class BlkDevice:
             handler(request)
 
     def _read(self, request: Request) -> None:
-        length = request.data_in_length
-        if not self._in_range(request.sector, length) or (
-            self._kept_out(False) and self._on_disk(request.sector, length)
+        length, wrong_way = request.data_in_length, request.chain.readable_length
+        if (
+            wrong_way
+            or not self._in_range(request.sector, length)
+            or (self._kept_out(False) and self._on_disk(request.sector, length))
         ):
             request.end(Status.IOERR)
             return
@@ -219,9 +221,11 @@ class BlkDevice:
 
     def _write(self, request: Request) -> None:
         chain = request.chain
-        length = chain.readable_length
-        if not self._in_range(request.sector, length) or (
-            not self._writable() and self._on_disk(request.sector, length)
+        length, wrong_way = chain.readable_length, request.data_in_length
+        if (
+            wrong_way
+            or not self._in_range(request.sector, length)
+            or (not self._writable() and self._on_disk(request.sector, length))
         ):
             request.end(Status.IOERR)
             return
