@@ -57,14 +57,14 @@ class Row:
     Attributes:
         load: arguments of the load generator.
         device: "blk", or "scsi" (then the peer is our blk).
-        disk: "cached"; "dropped": the page cache is emptied before each run; "direct": O_DIRECT.
+        dropped: the page cache is emptied before each run.
         tokens: where 1,000 live tokens are: "", "elsewhere" (behind the span), "among" (between what is used).
     """
 
     name: str
     load: tuple[str, ...]
     device: str = "blk"
-    disk: str = "cached"
+    dropped: bool = False
     tokens: str = ""
     ours: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
@@ -110,9 +110,8 @@ def rows() -> Iterator[Row]:
                 tokens=tokens,
             )
         for depth in (1, 32):
-            for disk in ("dropped", "direct"):
-                name = f"4 KiB random {verb}, {disk}, depth {depth}"
-                yield Row(name, load(depth, 4096, write=write), disk=disk)
+            name = f"4 KiB random {verb}, dropped, depth {depth}"
+            yield Row(name, load(depth, 4096, write=write), dropped=True)
         for depth in (1, 32, 128):
             yield Row(
                 f"scsi: 4 KiB random {verb}, depth {depth}", load(depth, 4096, write=write), device="scsi"
@@ -122,7 +121,7 @@ def rows() -> Iterator[Row]:
             load(8, MIB, "--sequential", write=write),
             device="scsi",
         )
-    yield Row("1 MiB sequential read, dropped, depth 8", load(8, MIB, "--sequential"), disk="dropped")
+    yield Row("1 MiB sequential read, dropped, depth 8", load(8, MIB, "--sequential"), dropped=True)
 
 
 def build(folder: Path) -> Path:
@@ -133,14 +132,20 @@ def build(folder: Path) -> Path:
     return program
 
 
+def drop(image: Path) -> None:
+    """Empty the page cache of an image."""
+    with image.open("rb+") as file:
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 class Peer:
     """A running qemu-storage-daemon with one export."""
 
-    def __init__(self, image: Path, socket: Path, kind: str, *, direct: bool) -> None:
+    def __init__(self, image: Path, socket: Path, kind: str) -> None:
         self._socket = socket
-        aio = "io_uring" if kind == "io_uring" else "native" if direct else "threads"
-        cache = "on" if direct else "off"
-        blockdev = f"driver=file,node-name=d0,filename={image},cache.direct={cache},aio={aio}"
+        aio = "io_uring" if kind == "io_uring" else "threads"
+        blockdev = f"driver=file,node-name=d0,filename={image},aio={aio}"
         export = f"type=vhost-user-blk,id=e0,node-name=d0,writable=on,num-queues={QUEUES},addr.type=unix"
         thread = ["--object", "iothread,id=io0"] if kind == "iothread" else []
         export += f",addr.path={socket}{PEERS[kind]}"
@@ -175,7 +180,15 @@ class Rig:
         shutil.copyfile(*self._images)
 
     def measure(self, row: Row, rounds: int) -> None:
-        """Alternate between the two, and who begins; the first round does not count."""
+        """Alternate between the two, and who begins; the first round does not count.
+
+        Both images are read anew before, in the same way: how the page cache holds a file depends on its past.
+        """
+        for image in self._images:
+            drop(image)
+            with image.open("rb") as file:
+                while file.read(MIB):
+                    pass
         with self._servers(row) as (ours, theirs):
             for number in range(rounds + 1):
                 turns = [(ours, row.device, True), (theirs, "blk", False)]
@@ -190,10 +203,8 @@ class Rig:
 
     def _run(self, row: Row, socket: Path, device: str) -> dict[str, Any]:
         for image in self._images:
-            with image.open("rb") as file:
-                os.fdatasync(file.fileno())
-                if row.disk == "dropped":
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if row.dropped:
+                drop(image)
         where = ("--socket", socket, "--device", device, "--span", str(SPAN))
         seconds = ("--seconds", str(round(self._seconds * 1000)))
         done = subprocess.run([self._load, *where, *seconds, *row.load], capture_output=True, check=True)
@@ -203,8 +214,7 @@ class Rig:
     @contextlib.contextmanager
     def _servers(self, row: Row) -> Iterator[tuple[Path, Path]]:
         blk, scsi, peer = (self._folder / name for name in ("blk.sock", "scsi.sock", "peer.sock"))
-        direct = row.disk == "direct"
-        arguments = ["--disk", f"id=d0,path={self._images[0]}" + (",cache=direct" if direct else "")]
+        arguments = ["--disk", f"id=d0,path={self._images[0]}"]
         for socket, what in ((blk, "blk"), (scsi, "scsi")):
             target = "disk=d0" if what == "blk" else "lun0=d0"
             export = f"type=vhost-user-{what},socket={socket},{target},num-queues={QUEUES}"
@@ -214,7 +224,7 @@ class Rig:
             if row.device == "scsi":
                 yield scsi, blk
                 return
-            daemon = Peer(self._images[1], peer, self._peer, direct=direct)
+            daemon = Peer(self._images[1], peer, self._peer)
             stack.callback(daemon.close)
             if row.tokens:
                 make_tokens(stack.enter_context(ScsiGuest(scsi)), among=row.tokens == "among")

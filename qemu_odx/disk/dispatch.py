@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
 
 INLINE_LIMIT = 256 * 1024
+LONG_LIMIT = 4 * INLINE_LIMIT
 
 
 class DiskQueue:
@@ -30,6 +31,7 @@ class DiskQueue:
         self._runner = runner
         self._inline_limit = inline_limit
         self._pending = 0
+        self._turn = 0
         self._on_idle: list[Callable[[], None]] = []
 
     @property
@@ -47,7 +49,7 @@ class DiskQueue:
     def read(self, offset: int, into: Sequence[memoryview], done: Done) -> None:
         """Fill the buffers from `offset` on."""
         length = total(into)
-        if length <= self._inline_limit:
+        if self._here(length):
             try:
                 missed = not self.disk.try_read(offset, into)
             except OSError as error:
@@ -62,7 +64,7 @@ class DiskQueue:
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
         """Write the buffers from `offset` on."""
-        if total(data) > self._inline_limit:
+        if not self._here(total(data)):
             self._submit(lambda: self.disk.write(offset, data), done)
             return
         try:
@@ -71,6 +73,17 @@ class DiskQueue:
             done(_errno(error))
             return
         done(0)
+
+    def _here(self, length: int) -> bool:
+        """Whether so many bytes are moved on the event loop.
+
+        Small transfers are. Of long ones that come together the loop does every third itself: it would only wait for
+        the threads that do the others, and each hand-over costs as much as copying some 100 KiB.
+        """
+        if length <= self._inline_limit:
+            return True
+        self._turn = (self._turn + 1) % 3
+        return self._turn == 0 and self._pending > 1 and length <= LONG_LIMIT
 
     def flush(self, done: Done) -> None:
         """Put every request that is done on stable storage."""

@@ -36,6 +36,7 @@ TRIPLE: Final = 12
 """Numbers in the flat form of three descriptors."""
 NEXT_WRITE: Final = 3
 """Flags of a writable descriptor that is not the last: VIRTQ_DESC_F_NEXT and F_WRITE (VIRTIO 2.7.5)."""
+_GO_ON: Final = frozenset({F_NEXT, NEXT_WRITE})
 _SMALLEST, _LARGEST = 3 * DESCRIPTOR_SIZE, MAX_DESCRIPTORS * DESCRIPTOR_SIZE
 
 
@@ -117,7 +118,7 @@ def _long(ram: memoryview, at: int, length: int) -> Flat | None:
         return None
     form, following = _form(length // DESCRIPTOR_SIZE)
     flat: Flat = form.unpack_from(ram, at)
-    if flat[3:-1:4] != following or not all(flags & F_NEXT for flags in flat[2:-4:4]):
+    if flat[3:-1:4] != following or not _GO_ON.issuperset(flat[2:-4:4]):
         return None
     return flat
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from qemu_odx.virtio.express import LIMIT, NEXT_WRITE, Lane, descriptors_of, gather
+from qemu_odx.virtio.express import LIMIT, NEXT_WRITE, TRIPLE, Lane, descriptors_of, gather
 from qemu_odx.wire.virtio.ring import F_NEXT, F_WRITE
 from qemu_odx.wire.virtio.scsi import COMMAND_SIZE, RESPONSE_SIZE, decode_lun
 
@@ -94,6 +94,8 @@ class ScsiExpress(Lane):
 
 def _parts(flat: Flat, window: Window, *, is_write: bool) -> tuple[list[memoryview], int, int] | None:
     """Data buffers, their length, and the place of the response, which stands before data-in and after data-out."""
+    if len(flat) == TRIPLE:
+        return _parts_of_three(flat, window, is_write=is_write)
     last = len(flat) // 4 - 1
     if is_write:
         flags_right = flat[-2] == F_WRITE and flat[6:-4:4] == (F_NEXT,) * (last - 1)
@@ -105,3 +107,27 @@ def _parts(flat: Flat, window: Window, *, is_write: bool) -> tuple[list[memoryvi
         return None
     found = gather(flat, first, end, window)
     return None if found is None else (*found, flat[4 * response] - window[0])
+
+
+def _parts_of_three(
+    flat: Flat, window: Window, *, is_write: bool
+) -> tuple[list[memoryview], int, int] | None:
+    """The same for one data buffer, the usual case."""
+    base, size, ram = window
+    _, _, _, _, second, second_length, flags, _, third, third_length, last_flags, _ = flat
+    if is_write:
+        data, length, response, response_length, wanted = second, second_length, third, third_length, F_NEXT
+    else:
+        data, length, response, response_length, wanted = (
+            third,
+            third_length,
+            second,
+            second_length,
+            NEXT_WRITE,
+        )
+    data -= base
+    if flags != wanted or last_flags != F_WRITE or response_length != RESPONSE_SIZE:
+        return None
+    if not length or not 0 <= data <= size - length:
+        return None
+    return [ram[data : data + length]], length, response - base
