@@ -189,6 +189,20 @@ def read_answers() -> list[Json]:
             bytes(20),
         ),
         vector(
+            "own-read-receive-refused-as-too-long-counts-as-no-data",
+            read_input(ONE),
+            [populate(1, BLOCKS), receive(1, sense=fixed(5, 0x1A, 0))],
+            expected("UNSUCCESSFUL", information=536),
+            bytes(20),
+        ),
+        vector(
+            "own-read-receive-with-residual-is-fine",
+            read_input(ONE),
+            [populate(1, BLOCKS), receive(1, told(1), residual=255)],
+            expected("SUCCESS", length_protected=8192),
+            read_output(16),
+        ),
+        vector(
             "own-read-receive-retried-once",
             read_input(ONE),
             [populate(1, BLOCKS), receive(1, sense=fixed(6, 0x29, 0)), receive(1, told(1))],
@@ -278,6 +292,7 @@ def write_answers() -> list[Json]:
         ended("residual-status-04", [bad, asked(told(4, 10))], "UNSUCCESSFUL"),
         ended("still-running", [bad, asked(told(0x11, 0))], "UNSUCCESSFUL"),
         ended("result-forgotten", [bad, asked(sense=fixed(5, 0x24, 0))], "INVALID_INITIATOR_TARGET_PATH"),
+        ended("receive-refused-as-too-long", [bad, asked(sense=fixed(5, 0x1A, 0))], "UNSUCCESSFUL"),
         ended("token-invalid-inside", [bad, asked(told(2, 0, gone))], "INVALID_TOKEN", 0, 2),
         ended("receive-refused-for-token-sets-no-flag", [bad, asked(sense=gone)], "INVALID_TOKEN"),
         ended(
