@@ -61,7 +61,8 @@ class _WithExamples(click.RichCommand):
     required=True,
     metavar="id=ID,path=FILE[,...]",
     help="A raw image or block device. size=1G creates a missing image, sparse, and never changes an existing "
-    "one; block-size=512|4096; serial=TEXT (up to 20 characters); readonly=on.",
+    "one; block-size=512|4096; physical-block-size=N is what guests shall align to; serial=TEXT (up to 20 "
+    "characters); readonly=on.",
 )
 @click.option(
     "--export",

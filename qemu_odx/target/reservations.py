@@ -114,7 +114,7 @@ class Reservations:
     # PERSISTENT RESERVE OUT (SPC-4 5.13.6 to 5.13.11, 6.14.2)
 
     def register(self, port: Port, key: int, new: int, *, ignore: bool = False) -> Outcome:
-        """REGISTER, or REGISTER AND IGNORE EXISTING KEY: a new key of 0 unregisters."""
+        """REGISTER: wants the present key, 0 from the unregistered; a new key of 0 unregisters."""
         if not ignore and self.keys.get(port, 0) != key:
             return _CONFLICT
         if port not in self.keys:
@@ -127,6 +127,10 @@ class Reservations:
             self.keys[port] = new
             return _GOOD
         return self._unregister(port)
+
+    def register_and_ignore(self, port: Port, key: int, new: int) -> Outcome:
+        """REGISTER AND IGNORE EXISTING KEY: as REGISTER, whatever key was given."""
+        return self.register(port, key, new, ignore=True)
 
     def reserve(self, port: Port, key: int, kind: Kind) -> Outcome:
         """RESERVE: the holder may repeat it, nobody may change it."""

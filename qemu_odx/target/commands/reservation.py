@@ -13,6 +13,7 @@ from qemu_odx.target.commands.inquiry import TARGET_PORT
 from qemu_odx.target.plan import GOOD, Deferred
 from qemu_odx.target.port import initiator_port
 from qemu_odx.target.request import cut
+from qemu_odx.target.reservations import Reservations
 from qemu_odx.wire.scsi import persistent, sense
 from qemu_odx.wire.scsi.fields import u16, u32
 from qemu_odx.wire.scsi.persistent import LIST_LENGTH, FullStatus, Kind, ReserveOut
@@ -23,20 +24,24 @@ if TYPE_CHECKING:
 
     from qemu_odx.target.plan import Answer, Plan
     from qemu_odx.target.request import Handler, Request
-    from qemu_odx.target.reservations import Outcome, Port, Reservations
+    from qemu_odx.target.reservations import Outcome, Port
 
-    Action: TypeAlias = Callable[[Reservations, Port, ReserveOut, Kind], Outcome]
+    Rule: TypeAlias = Callable[..., Outcome]
+    Arguments: TypeAlias = Callable[[ReserveOut, Kind], tuple[int, ...]]
+    """What of the command a rule is given, after the port."""
 
-_ACTIONS: dict[str, Action] = {
-    "REGISTER": lambda state, port, said, _: state.register(port, said.key, said.action_key),
-    "REGISTER AND IGNORE EXISTING KEY": lambda state, port, said, _: state.register(
-        port, said.key, said.action_key, ignore=True
-    ),
-    "RESERVE": lambda state, port, said, kind: state.reserve(port, said.key, kind),
-    "RELEASE": lambda state, port, said, kind: state.release(port, said.key, kind),
-    "CLEAR": lambda state, port, said, _: state.clear(port, said.key),
-    "PREEMPT": lambda state, port, said, kind: state.preempt(port, said.key, said.action_key, kind),
-    "PREEMPT AND ABORT": lambda state, port, said, kind: state.preempt(port, said.key, said.action_key, kind),
+_KEY: Arguments = lambda said, _: (said.key,)  # noqa: E731 - the columns of the table below
+_BOTH_KEYS: Arguments = lambda said, _: (said.key, said.action_key)  # noqa: E731
+_KEY_AND_TYPE: Arguments = lambda said, kind: (said.key, kind)  # noqa: E731
+_ALL: Arguments = lambda said, kind: (said.key, said.action_key, kind)  # noqa: E731
+_ACTIONS: dict[str, tuple[Rule, Arguments]] = {
+    "REGISTER": (Reservations.register, _BOTH_KEYS),
+    "REGISTER AND IGNORE EXISTING KEY": (Reservations.register_and_ignore, _BOTH_KEYS),
+    "RESERVE": (Reservations.reserve, _KEY_AND_TYPE),
+    "RELEASE": (Reservations.release, _KEY_AND_TYPE),
+    "CLEAR": (Reservations.clear, _KEY),
+    "PREEMPT": (Reservations.preempt, _ALL),
+    "PREEMPT AND ABORT": (Reservations.preempt, _ALL),
 }
 _WITH_TYPE = frozenset({"RESERVE", "RELEASE", "PREEMPT", "PREEMPT AND ABORT"})
 """Service actions that look at SCOPE and TYPE (SPC-4 6.14.2)."""
@@ -57,7 +62,8 @@ def reserve_out(request: Request, name: str) -> Plan:
     if name in _REGISTERS and said.unsupported_bit is not None:
         return sense.INVALID_FIELD_IN_LIST.at(20, bit=said.unsupported_bit)
     kind = Kind(scope_and_kind) if name in _WITH_TYPE else Kind.WRITE_EXCLUSIVE
-    outcome = _ACTIONS[name](request.unit.reservations, initiator_port(request.nexus), said, kind)
+    rule, arguments = _ACTIONS[name]
+    outcome = rule(request.unit.reservations, initiator_port(request.nexus), *arguments(said, kind))
     shared_disk.tell(request.manager, request.unit.disk, outcome.told)
     if name == "PREEMPT AND ABORT" and outcome.preempted:
         return Deferred(partial(_abort_preempted, request, outcome.preempted))
@@ -118,12 +124,18 @@ def _of_unit(request: Request, action: Callable[[Port], Outcome]) -> Plan:
     return action(initiator_port(request.nexus)).answer or GOOD
 
 
-def _of(name: str) -> Handler:
-    return lambda request: reserve_out(request, name)
+def _of(name: str, rule: Rule) -> Handler:
+    """The handler of a service action, described as the rule that it follows."""
+
+    def handler(request: Request) -> Plan:
+        return reserve_out(request, name)
+
+    handler.__doc__ = rule.__doc__
+    return handler
 
 
 HANDLERS: dict[str, Handler] = {
-    **{_OUT + name: _of(name) for name in _ACTIONS},
+    **{_OUT + name: _of(name, rule) for name, (rule, _) in _ACTIONS.items()},
     "PERSISTENT RESERVE IN READ KEYS": read_keys,
     "PERSISTENT RESERVE IN READ RESERVATION": read_reservation,
     "PERSISTENT RESERVE IN REPORT CAPABILITIES": report_capabilities,

@@ -17,6 +17,14 @@ def test_a_disk_with_everything() -> None:
     assert config.disks == (DiskConfig("d0", "a.img", 1 << 30, 4096, "S 1", readonly=True),)
 
 
+@pytest.mark.parametrize(
+    ("text", "size"), [("", None), (",physical-block-size=4096", 4096), (",physical-block-size=512", 512)]
+)
+def test_physical_blocks(text: str, size: int | None) -> None:
+    """As given; else every front door has its own habit."""
+    assert parse_config([DISK + text], [EXPORT]).disks[0].physical_block_size == size
+
+
 def test_a_disk_with_the_least() -> None:
     """Size of the image, 512-byte blocks, writable."""
     assert parse_config([DISK], [EXPORT]).disks == (
@@ -85,6 +93,9 @@ BAD_DISKS = {
     "id=d 0,path=a": "id: 'd 0' may hold letters",
     "id=d0,path=a,size=huge": "size: 'huge' is no size",
     "id=d0,path=a,block-size=1024": "block-size: '1024' is neither 512 nor 4096",
+    "id=d0,path=a,physical-block-size=1000": "physical-block-size: '1000' is not one of 512, 1024, 2048, 4096",
+    "id=d0,path=a,block-size=4096,physical-block-size=512": "is not one of 4096, 8192, 16384, 32768, 65536",
+    "id=d0,path=a,physical-block-size=131072": "'131072' is not one of",
     "id=d0,path=a,readonly=yes": "readonly: 'yes' is neither 'on' nor 'off'",
     "id=d0,path=a,serial=123456789012345678901": "is not 1 to 20 printable ASCII characters",
     "id=d0,path=a,serial=é": "is not 1 to 20 printable ASCII characters",
