@@ -40,6 +40,7 @@ class ServeProcess:
         self.cwd = Path(cwd or Path.cwd())
         # A file, not a pipe: nobody reads while the server runs, and a full pipe would stop it.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        self._forgotten = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "qemu_odx", "serve", "--json", *arguments],
             stdout=subprocess.PIPE,
@@ -70,8 +71,12 @@ class ServeProcess:
         return self._process.poll() is None
 
     def errors(self) -> str:
-        """All that it wrote to stderr so far."""
-        return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
+        """All that it wrote to stderr so far, or since `forget_errors`."""
+        return os.pread(self._errors.fileno(), 1 << 20, self._forgotten).decode()
+
+    def forget_errors(self) -> None:
+        """Begin anew with `errors`."""
+        self._forgotten = os.fstat(self._errors.fileno()).st_size
 
     def descriptors(self) -> int:
         """Open file descriptors."""
@@ -81,6 +86,11 @@ class ServeProcess:
         """Shared mappings of memory files: guest RAM and in-flight areas."""
         lines = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
         return sum(1 for line in lines if "/memfd:" in line and " rw-s " in line)
+
+    def own_memory(self) -> int:
+        """Bytes of memory that are its own: neither guest RAM nor programs."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 
     def terminate(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; the exit code."""

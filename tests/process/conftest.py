@@ -5,31 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import SIZE, Blk
-
-from qemu_odx.testing.serve import ServeProcess
+from guests import Blk, three_exports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from qemu_odx.testing.serve import ServeProcess
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServeProcess]:
     """Two disks; d0 behind two blk exports, d1 behind one."""
-    arguments = [
-        *(
-            "--disk",
-            f"id=d0,path=a.img,size={SIZE},serial=SERIAL0",
-            "--disk",
-            f"id=d1,path=b.img,size={SIZE}",
-        ),
-        *("--export", "type=vhost-user-blk,socket=b0.sock,disk=d0,num-queues=8"),
-        *("--export", "type=vhost-user-blk,socket=b1.sock,disk=d0"),
-        *("--export", "type=vhost-user-blk,socket=b2.sock,disk=d1,num-queues=2"),
-    ]
-    with ServeProcess(arguments, cwd=tmp_path) as process:
-        process.sockets = [str(tmp_path / name) for name in process.sockets]
+    with three_exports(tmp_path) as process:
         yield process
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from qemu_odx.testing.frontend import FrontEnd
+from qemu_odx.testing.serve import ServeProcess
 from qemu_odx.wire.virtio import blk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from qemu_odx.testing.driver import DriverQueue
 
@@ -48,6 +51,21 @@ class Blk:
         status, data = self.request(blk.RequestType.IN, sector, room=length)
         assert status == blk.Status.OK
         return data
+
+
+@contextmanager
+def three_exports(folder: Path) -> Iterator[ServeProcess]:
+    """A server with two disks; d0 behind two blk exports, d1 behind one."""
+    arguments = [
+        *("--disk", f"id=d0,path=a.img,size={SIZE},serial=SERIAL0"),
+        *("--disk", f"id=d1,path=b.img,size={SIZE}"),
+        *("--export", "type=vhost-user-blk,socket=b0.sock,disk=d0,num-queues=8"),
+        *("--export", "type=vhost-user-blk,socket=b1.sock,disk=d0"),
+        *("--export", "type=vhost-user-blk,socket=b2.sock,disk=d1,num-queues=2"),
+    ]
+    with ServeProcess(arguments, cwd=folder) as process:
+        process.sockets = [str(folder / name) for name in process.sockets]
+        yield process
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:
