@@ -22,7 +22,7 @@ _ASIDE = frozenset({0x1B, 0x25, 0x4D, 0x9E})
 """START STOP UNIT, READ CAPACITY, LOG SENSE: what Windows' worker threads send beside a request after some errors."""
 _START_STOP_UNIT, _MODE_SELECT = 0x1B, 0x15
 _SECONDS_KEYS = ("seconds", "elapsed_s", "elapsed_seconds", "duration_s", "takes_s", "delay_s")
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*s(?:ec(?:onds?)?)?\b")
+_SECONDS = re.compile(r"\b(?:takes|took|elapsed|ends after|late by)\b\D*(\d+(?:\.\d+)?)\s*s", re.IGNORECASE)
 _SRB = {
     0x02: Delivery.ABORTED,
     0x05: Delivery.BUSY,
@@ -52,20 +52,24 @@ def seconds(step: Step) -> float | None:
 
 def completion(step: Step) -> Completion:
     """What the vector answers."""
-    srb = _srb_status(step.raw.get("srb_status"))
+    srb = _srb_status(step)
     residual = int(step.raw.get("residual") or step.raw.get("resid") or srb == _OVERRUN)
     delivery = _SRB.get(srb, Delivery.DONE)
     return Completion(_scsi_status(step), step.sense, step.data_in, residual, delivery)
 
 
 def _scsi_status(step: Step) -> int:
-    value = step.raw.get("scsi_status", 0)
+    value = step.raw.get("scsi_status") or 0
     if isinstance(value, str):
         return Status[value.strip().upper().replace(" ", "_")]
     return int(value)
 
 
-def _srb_status(value: object) -> int:
+def _srb_status(step: Step) -> int:
+    """The key; without it the note, for a step that says that there was no SCSI status."""
+    value = step.raw.get("srb_status")
+    if value is None and "scsi_status" in step.raw and step.raw["scsi_status"] is None:
+        value = step.raw.get("note")
     if isinstance(value, int):
         return value & 0x3F  # the two upper bits tell of sense data and of the frozen queue
     words = str(value or "").upper()

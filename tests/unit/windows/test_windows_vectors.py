@@ -124,6 +124,7 @@ def test_steps_too_many_are_seen(name: str) -> None:
 EFFECTS = {
     "ODX disabled: list not ascending": ("000000050080b08f00", False),
     "8Fh is never read": ("000000040080b0b2", False),
+    "STATUS_DEVICE_FEATURE_NOT_SUPPORTED cached until the device is restarted": ("000000030080b0", False),
     "ODX is on": ("00000003008fb0", True),
     "class driver goes on to read B0h and then 8Fh": ("00000003008fb0", True),
 }
@@ -160,3 +161,35 @@ def test_a_target_that_sends_windows_astray_fails_its_vector() -> None:
     raw = copy.deepcopy(BY_NAME["write-truncated-information-field"].raw)
     raw["steps"][0]["sense_hex"] = "f0000a000fff000a000000000d0400000000"
     assert "stray memory" in run(raw).why
+
+
+def test_fields_that_the_model_does_not_keep_are_told() -> None:
+    """Among `cached`, next to those it keeps."""
+    step = {"cdb_hex": "12018f00ff00", "response_hex": "008f002400000020" + "00" * 32}
+    cached = {"MaximumRangeDescriptors": 0, "CommandStatus": "STATUS_SUCCESS"}
+    verdict = run({"name": "x", "expected": {"cached": cached}, "steps": [step]})
+    assert verdict.ok
+    assert verdict.why == "not judged: cached CommandStatus"
+
+
+def test_a_step_without_a_scsi_status_is_read_from_its_note() -> None:
+    """Such a command timed out or was aborted."""
+    raw = copy.deepcopy(BY_NAME["own-sense-srb-timeout"].raw)
+    for step in raw["steps"]:
+        del step["srb_status"]
+        step |= {"scsi_status": None, "note": "SRB timeout"}
+    assert run(raw).ok
+
+
+@pytest.mark.parametrize("told", [{"note": "takes 4.2 s"}, {"elapsed_s": 5}, {}])
+def test_the_four_seconds_are_found_where_a_file_tells_of_them(told: dict[str, Any]) -> None:
+    """In a step, or only in the notes: then the last step is the late one."""
+    raw = copy.deepcopy(BY_NAME["own-write-four-seconds-are-over"].raw)
+    raw["notes"] = "" if told else "truncated by the 4 s rule"
+    raw["name"] = "x"
+    del raw["steps"][0]["seconds"]
+    raw["steps"][0] |= told
+    assert run(raw).ok
+    raw["notes"] = ""
+    raw["steps"][0] = {key: value for key, value in raw["steps"][0].items() if key not in told}
+    assert not run(raw).ok
