@@ -57,7 +57,10 @@ static odx_verdict receive(odx_disk *disk, odx_dsm *dsm, uint32_t identifier, ui
     length = least(length, least(disk->port.max_transfer, dsm->scratch_length - ODX_LIST_ROOM));
     *packet = (odx_packet){.data_in = dsm->scratch + ODX_LIST_ROOM, .data_in_room = length};
     odx_receive_cdb(packet->cdb, identifier, length);
-    return odx_execute(disk, packet, retries);
+    odx_verdict verdict = odx_execute(disk, packet, retries);
+    if (verdict.status == ODX_DATA_OVERRUN) /* taken for less data than asked for, which is no error here */
+        verdict.status = ODX_SUCCESS;
+    return verdict;
 }
 
 static void put_read_output(odx_dsm *dsm, uint32_t flags, uint64_t bytes, const uint8_t *token)
@@ -115,26 +118,29 @@ static odx_status run_read(odx_disk *disk, odx_dsm *dsm)
     return finish_read(disk, dsm, identifier, asked, wanted);
 }
 
-/* How many of `asked` blocks a WRITE USING TOKEN that did not simply succeed has written, by RRTI. */
-static odx_verdict ask_what_was_written(odx_disk *disk, odx_dsm *dsm, uint32_t identifier, uint64_t asked,
-                                        uint64_t *done)
+typedef struct written { /* what came of one WRITE USING TOKEN */
+    uint64_t blocks;
+    odx_status status;
+    bool token_invalid;
+} written;
+
+/* Ask a disk that did not simply succeed how many of `asked` blocks it has written, and why not all. */
+static written ask_what_was_written(odx_disk *disk, odx_dsm *dsm, uint32_t identifier, uint64_t asked)
 {
     uint32_t length = disk->max_ranges == 0 ? 65535u : least(65535u, 536u + 16u * disk->max_ranges);
     odx_packet packet;
     odx_verdict verdict = receive(disk, dsm, identifier, length < LEAST_WRITE_ANSWER ? LEAST_WRITE_ANSWER : length,
                                   WRITE_RETRIES, &packet);
     if (verdict.status != ODX_SUCCESS)
-        return verdict;
+        return (written){.status = verdict.status};
     odx_answer answer = odx_parse_answer(packet.data_in, packet.data_in_length, asked);
-    *done = answer.count;
-    verdict = odx_judge(&answer.outcome);
-    if (!answer.complete || (answer.count == 0 && verdict.status == ODX_SUCCESS))
-        verdict.status = ODX_UNSUCCESSFUL;
-    return verdict;
+    odx_status status = odx_judge(&answer.outcome).status;
+    if (!answer.complete || (answer.count == 0 && status == ODX_SUCCESS))
+        return (written){.status = ODX_UNSUCCESSFUL};
+    return (written){answer.count, status, status == ODX_INVALID_TOKEN};
 }
 
-/* One WRITE USING TOKEN from the cursor on; *done blocks of it arrived. */
-static odx_verdict write_once(odx_disk *disk, odx_dsm *dsm, const odx_cursor *cursor, uint64_t offset, uint64_t *done)
+static written write_once(odx_disk *disk, odx_dsm *dsm, const odx_cursor *cursor, uint64_t offset)
 {
     const uint8_t *parameters = dsm->buffer + get_le32(dsm->buffer + DSM_PARAMETER_OFFSET);
     uint64_t asked;
@@ -145,14 +151,25 @@ static odx_verdict write_once(odx_disk *disk, odx_dsm *dsm, const odx_cursor *cu
     odx_packet packet = {.data_out = dsm->scratch, .data_out_length = length};
     odx_copy_out_cdb(packet.cdb, ACTION_WRITE_USING, identifier, length);
     odx_verdict verdict = odx_execute(disk, &packet, WRITE_RETRIES);
-    *done = 0;
     if (packet.scsi_status == SCSI_GOOD)
-        *done = asked;
-    else if (verdict.status == ODX_SUCCESS && verdict.information != 0)
-        *done = verdict.information < asked ? verdict.information : asked;
-    else if (verdict.status != ODX_INVALID_TOKEN && verdict.status != ODX_INVALID_PARAMETER)
-        verdict = ask_what_was_written(disk, dsm, identifier, asked, done);
-    return verdict;
+        return (written){asked, ODX_SUCCESS, false};
+    if (verdict.status == ODX_SUCCESS && verdict.information != 0)
+        return (written){verdict.information < asked ? verdict.information : asked, ODX_SUCCESS, false};
+    if (verdict.status == ODX_INVALID_TOKEN || verdict.status == ODX_INVALID_PARAMETER)
+        return (written){0, verdict.status, verdict.status == ODX_INVALID_TOKEN};
+    return ask_what_was_written(disk, dsm, identifier, asked);
+}
+
+static odx_status finish_write(odx_dsm *dsm, uint64_t bytes, bool truncated, const written *last)
+{
+    uint32_t flags = truncated ? WRITE_TRUNCATED : 0;
+    if (last->token_invalid)
+        flags |= WRITE_TOKEN_INVALID;
+    memset(dsm->buffer, 0, WRITE_OUTPUT_SIZE);
+    put_le32(dsm->buffer, flags);
+    put_le64(dsm->buffer + WRITE_OUTPUT_LENGTH, bytes);
+    dsm->information = WRITE_OUTPUT_SIZE;
+    return bytes > 0 ? ODX_SUCCESS : last->status;
 }
 
 static odx_status run_write(odx_disk *disk, odx_dsm *dsm)
@@ -160,28 +177,16 @@ static odx_status run_write(odx_disk *disk, odx_dsm *dsm)
     odx_cursor cursor = cursor_of(disk, dsm);
     const uint8_t *parameters = dsm->buffer + get_le32(dsm->buffer + DSM_PARAMETER_OFFSET);
     uint64_t offset = get_le64(parameters + WRITE_TOKEN_OFFSET) / disk->block_size; /* a remainder is dropped */
-    uint32_t block_size = disk->block_size;
-    uint64_t wanted = odx_cursor_blocks(&cursor), written = 0;
+    uint64_t wanted = odx_cursor_blocks(&cursor), done = 0;
     uint64_t began = disk->port.milliseconds(disk->port.context);
-    odx_verdict verdict;
-    for (;;) {
-        uint64_t done;
-        verdict = write_once(disk, dsm, &cursor, offset + written, &done);
-        written += done;
-        odx_cursor_advance(&cursor, done);
-        if (done == 0 || written >= wanted)
-            break;
-        if (disk->port.milliseconds(disk->port.context) - began >= WRITE_MILLISECONDS)
-            break;
-    }
-    uint32_t flags = written > 0 && written < wanted ? WRITE_TRUNCATED : 0;
-    if (verdict.status == ODX_INVALID_TOKEN)
-        flags |= WRITE_TOKEN_INVALID;
-    memset(dsm->buffer, 0, WRITE_OUTPUT_SIZE);
-    put_le32(dsm->buffer, flags);
-    put_le64(dsm->buffer + WRITE_OUTPUT_LENGTH, written * block_size);
-    dsm->information = WRITE_OUTPUT_SIZE;
-    return written > 0 ? ODX_SUCCESS : verdict.status;
+    written last;
+    do {
+        last = write_once(disk, dsm, &cursor, offset + done);
+        done += last.blocks;
+        odx_cursor_advance(&cursor, last.blocks);
+    } while (last.blocks > 0 && done < wanted &&
+             disk->port.milliseconds(disk->port.context) - began < WRITE_MILLISECONDS);
+    return finish_write(dsm, done * cursor.block_size, done > 0 && done < wanted, &last);
 }
 
 odx_status odx_dsm_run(odx_disk *disk, odx_dsm *dsm)
@@ -210,22 +215,24 @@ odx_status odx_property(const odx_disk *disk, uint8_t *buffer, uint32_t in_lengt
                         uint32_t *information)
 {
     *information = 0;
-    if (buffer == NULL || in_length < 8)
-        return ODX_INVALID_PARAMETER;
+    if (buffer == NULL || in_length < PROPERTY_QUERY_SIZE)
+        return ODX_INFO_LENGTH_MISMATCH;
     uint32_t type = get_le32(buffer + 4);
     if (type == PROPERTY_EXISTS)
         return ODX_SUCCESS;
     if (type != PROPERTY_STANDARD)
-        return ODX_INVALID_PARAMETER;
+        return ODX_NOT_SUPPORTED;
     if (out_length < PROPERTY_HEADER)
         return ODX_BUFFER_TOO_SMALL;
+    if (out_length < COPY_OFFLOAD_SIZE) { /* the header only; Version is 48 too then */
+        put_le32(buffer, COPY_OFFLOAD_SIZE);
+        put_le32(buffer + 4, COPY_OFFLOAD_SIZE);
+        *information = PROPERTY_HEADER;
+        return ODX_SUCCESS;
+    }
     if (!disk->supported)
         return ODX_DEVICE_FEATURE_NOT_SUPPORTED;
-    uint8_t descriptor[COPY_OFFLOAD_SIZE];
-    put_descriptor(disk, descriptor);
-    if (out_length < COPY_OFFLOAD_SIZE) /* header only: 48 as the version too, as classpnp answers */
-        put_le32(descriptor, COPY_OFFLOAD_SIZE);
-    *information = out_length < COPY_OFFLOAD_SIZE ? PROPERTY_HEADER : COPY_OFFLOAD_SIZE;
-    memcpy(buffer, descriptor, *information);
+    put_descriptor(disk, buffer);
+    *information = COPY_OFFLOAD_SIZE;
     return ODX_SUCCESS;
 }

@@ -46,6 +46,12 @@ static const rule rules[] = { /* the first that fits counts */
     {0x5, 0x26, 0x04, ODX_INVALID_OFFSET_ALIGNMENT, false, 0},
     {0x5, 0x26, 0x08, ODX_TOO_MANY_SEGMENT_DESCRIPTORS, false, 0},
     {0x5, 0x26, ANY, ODX_INVALID_FIELD_IN_PARAMETER_LIST, false, 0},
+    {0x5, 0x6F, 0x00, ODX_COPY_PROTECTION + 1, false, 0},
+    {0x5, 0x6F, 0x01, ODX_COPY_PROTECTION + 2, false, 0},
+    {0x5, 0x6F, 0x02, ODX_COPY_PROTECTION + 3, false, 0},
+    {0x5, 0x6F, 0x03, ODX_COPY_PROTECTION + 4, false, 0},
+    {0x5, 0x6F, 0x04, ODX_COPY_PROTECTION + 5, false, 0},
+    {0x5, 0x6F, 0x05, ODX_COPY_PROTECTION + 6, false, 0},
     {0x5, 0x6F, ANY, ODX_COPY_PROTECTION, false, 0},
     {0x5, ANY, ANY, ODX_INVALID_DEVICE_REQUEST, false, 0},
     {0x6, 0x2A, 0x09, ODX_IO_DEVICE_ERROR, true, SECOND},
@@ -75,11 +81,24 @@ static const rule *find_rule(uint8_t key, uint8_t asc, uint8_t ascq)
     return &otherwise;
 }
 
-/* Fixed format (SPC-4 4.5.3); the fields that did not come count as zero. */
+/* The fields that Windows knows, in fixed format (SPC-4 4.5.3); those that did not come count as zero. */
+static void normalise(const odx_packet *packet, uint8_t sense[18])
+{
+    memset(sense, 0, 18);
+    memcpy(sense, packet->sense, packet->sense_length < 18 ? packet->sense_length : 18);
+    if ((sense[0] & 0x7E) != 0x72)
+        return;
+    uint8_t key = sense[1], asc = sense[2], ascq = sense[3]; /* descriptor format: its INFORMATION does not fit */
+    memset(sense, 0, 18);
+    sense[2] = key & 0x0F;
+    sense[12] = asc;
+    sense[13] = ascq;
+}
+
 static odx_verdict judge_sense(const odx_packet *packet)
 {
-    uint8_t sense[18] = {0};
-    memcpy(sense, packet->sense, packet->sense_length < sizeof sense ? packet->sense_length : sizeof sense);
+    uint8_t sense[18];
+    normalise(packet, sense);
     uint8_t key = sense[2] & 0x0F;
     const rule *row = find_rule(key, sense[12], sense[13]);
     odx_verdict verdict = {.status = row->status, .retry = row->retry, .wait = row->wait};
