@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Blk, three_exports
+from guests import Blk, Watch, three_exports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,3 +39,16 @@ def guests() -> Iterator[Callable[..., Blk]]:
 def guest(server: ServeProcess, guests: Callable[..., Blk]) -> Blk:
     """A guest on the first export, started."""
     return guests(server.sockets[0]).go()
+
+
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    """One server for all of them: it has to survive them all anyway."""
+    with three_exports(tmp_path_factory.mktemp("survivor")) as process:
+        yield process
+
+
+@pytest.fixture
+def watch(server: ServeProcess) -> Watch:
+    """Begins with an idle server."""
+    return Watch(server)

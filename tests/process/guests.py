@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from qemu_odx.testing.frontend import FrontEnd
 from qemu_odx.testing.serve import ServeProcess
@@ -74,3 +74,22 @@ def eventually(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
+
+
+class Watch:
+    """What must be the same after an attack as before."""
+
+    SLACK: ClassVar[int] = 3 * MIB
+
+    def __init__(self, server: ServeProcess) -> None:
+        self._server = server
+        self._before = server.descriptors(), server.mappings()
+        self._memory = server.own_memory()
+
+    def check(self) -> None:
+        """The guests are gone: so is all that was held for them."""
+        eventually(
+            lambda: (self._server.descriptors(), self._server.mappings()) == self._before, "something leaked"
+        )
+        assert self._server.alive
+        assert self._server.own_memory() < self._memory + self.SLACK

@@ -13,10 +13,10 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
-from guests import MIB, SIZE, Blk, eventually, three_exports
+from guests import MIB, SIZE, Blk, Watch, eventually
 
 from qemu_odx.testing.driver import Piece
 from qemu_odx.testing.ram import GuestRam
@@ -274,43 +274,11 @@ BREAKING: dict[str, tuple[Callable[[Stage], object], str]] = {
 }
 
 
-class Watch:
-    """What must be the same after an attack as before."""
-
-    SLACK: ClassVar[int] = 3 * MIB
-
-    def __init__(self, server: ServeProcess) -> None:
-        self._server = server
-        self._before = server.descriptors(), server.mappings()
-        self._memory = server.own_memory()
-
-    def check(self) -> None:
-        """The guests are gone: so is all that was held for them."""
-        eventually(
-            lambda: (self._server.descriptors(), self._server.mappings()) == self._before, "something leaked"
-        )
-        assert self._server.alive
-        assert self._server.own_memory() < self._memory + self.SLACK
-
-
-@pytest.fixture(scope="module")
-def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    """One server for all of them: it has to survive them all anyway."""
-    with three_exports(tmp_path_factory.mktemp("survivor")) as process:
-        yield process
-
-
 @pytest.fixture
 def server(survivor: ServeProcess) -> ServeProcess:
     """The server, as if it had said nothing yet."""
     survivor.forget_errors()
     return survivor
-
-
-@pytest.fixture
-def watch(server: ServeProcess) -> Watch:
-    """Begins with an idle server."""
-    return Watch(server)
 
 
 @pytest.fixture
