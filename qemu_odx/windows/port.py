@@ -47,5 +47,5 @@ class Completion:
 class Carrier(Protocol):
     """Carries one command and brings back how it ended; allocation lengths are in the CDB."""
 
-    def __call__(self, cdb: bytes, data_out: bytes) -> Completion:
+    def __call__(self, cdb: bytes, data_out: bytes, /) -> Completion:
         """Send and wait."""

@@ -17,6 +17,8 @@ from qemu_odx.wire.dsm.structures import ZERO_TOKEN, CopyOffloadDescriptor, Offl
 if TYPE_CHECKING:
     from windows_machine import Machine
 
+    from qemu_odx.windows.port import Completion
+
 MIB = 1 << 20
 POPULATE, WRITE, RECEIVE = "8310", "8311", "8407"
 MARKS = (0, 63 * MIB + 4096, 64 * MIB - 4096, 64 * MIB, 333 * MIB, 600 * MIB - 4096)
@@ -215,11 +217,11 @@ def test_a_slow_target_ends_a_request_truncated(machine: Machine) -> None:
     """After 4 s no further WRITE USING TOKEN is sent: the caller goes on by itself."""
     carry = machine.carrier()
 
-    def slow(cdb: bytes, data_out: bytes) -> object:
+    def slow(cdb: bytes, data_out: bytes) -> Completion:
         machine.clock.advance(2.5 if cdb[:2] == b"\x83\x11" else 0)
         return carry(cdb, data_out)
 
-    driver = ClassDriver.start(slow, machine.environment)  # type: ignore[arg-type]  # what it hands on is right
+    driver = ClassDriver.start(slow, machine.environment)
     token = token_of(driver, [(0, 600 * MIB)])
     end = manage(driver, build.offload_write(token, [(1024 * MIB, 600 * MIB)]))
     assert end.status is NtStatus.SUCCESS
