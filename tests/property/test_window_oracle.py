@@ -33,6 +33,7 @@ PLACE, LENGTH, SLOT = 16384, 278528, 16384
 END = PLACE + LENGTH
 SIZE = END + 16384
 MAGIC, BAD_MAGIC, BAD_SEQUENCE = b"ODXQ", 1, 5
+FILLED = b"full" * (SIZE // 4)
 TEST_UNIT_READY = bytes(6)
 
 _edges = st.sampled_from([PLACE, PLACE + 16384, END - SLOT, END, *range(PLACE, END, 8192)])
@@ -96,7 +97,7 @@ class Oracle:
     """Disk and window as the page has them."""
 
     def __init__(self, head: bytes) -> None:
-        self.content = bytearray(SIZE)
+        self.content = bytearray(FILLED)
         self.window = bytearray(LENGTH)
         self.window[: len(head)] = head
         self.last = [0] * 16
@@ -175,6 +176,7 @@ def test_the_window_is_what_the_page_says(steps: list[Step]) -> None:
     """Reads, writes, discards of any place and length, by the express lane and not; then everything is compared."""
     ram, disk = GuestRam(4 << 20), memory_disk("d0", SIZE)
     try:
+        disk.write(0, [FILLED])
         device = Device(ram, disk)
         oracle = Oracle(device.head.packed())
         for step in steps:

@@ -138,11 +138,12 @@ def test_a_torn_write_runs_no_command(mailbox: Bench) -> None:
 
 
 def test_too_little_data_out_is_no_success(mailbox: Bench) -> None:
-    """WRITE of two blocks with the data of one: nothing is written, and the result says so."""
+    """WRITE of two blocks with the data of one and rubbish behind: nothing is written, and the result says so."""
     mailbox.client().initiator()
     mailbox.clock.advance(31)
     write = bytes.fromhex("8a00000000000000000000000002 0000")
-    assert mailbox.result(pages.request(write, b"\x77" * 512)) == Result.BAD_LENGTH
+    page = pages.request(write, b"\x77" * 512).ljust(8192, b"\xee")
+    assert mailbox.result(page) == Result.BAD_LENGTH
     assert mailbox.image(0, 1024) == bytes(1024)
 
 
@@ -339,6 +340,7 @@ def test_a_new_life_begins_with_empty_slots(mailbox: Bench, end: str) -> None:
     token = initiator.token(0, [Range(0, 8)])
     getattr(mailbox.device, end)()
     assert not any(mailbox.answer())
+    assert mailbox.target.nexuses() == ()
     other = Initiator(mailbox.client(user=BOB))
     assert other.command(0, "00").fault == (6, 0x29, 0)
     assert other.information(0, 0).fault == (5, 0x24, 0)
