@@ -214,7 +214,13 @@ class SplitQueue:
         if self._express is None or not heads or self._done:
             self._mark(heads)
             return heads
-        rest = self._express(heads, self._done)
+        try:
+            rest = self._express(heads, self._done)
+        except Exception:  # noqa: BLE001 - a bug of ours costs the lane, not the requests
+            _log.exception("%s: the express lane failed and is closed", self._name)
+            self._express = None
+            served = set(self._done[::2])
+            rest = [head for head in heads if head not in served]
         self.completed += len(self._done) // 2
         self._unmarked = not rest
         if rest:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_odx.testing.driver import Piece
 from qemu_odx.virtio.inflight import InflightArea
+from qemu_odx.virtio.queue import SplitQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from conftest import Pair
 
@@ -110,6 +113,127 @@ def test_killed_before_publishing(make_pair: MakePair, monkeypatch: pytest.Monke
     pair.device._area.link([pair.held[0].head])
     _crash(pair, area)
     assert [chain.read_exact(4) for chain in pair.held] == [b"once"]
+
+
+class Killed(BaseException):
+    """The backend dies here."""
+
+
+class Lane:
+    """An express lane that executes requests with an even head, and remembers them."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.executed: list[int] = []
+        self._desc = pair.ring.desc
+
+    def __call__(self, heads: Sequence[int], done: list[int]) -> Sequence[int]:
+        """See `virtio/queue.Express`."""
+        for head in heads:
+            if head % 2 == 0:
+                self.executed.append(head)
+                done += (head, 0)
+        return [head for head in heads if head % 2]
+
+
+def _lane_pair(make_pair: MakePair, area: memoryview, free: list[int]) -> tuple[Pair, Lane]:
+    """A pair with a lane; descriptors are taken from the end of `free`."""
+    pair = make_pair(_SIZE, start=False)
+    pair.start(area)
+    lane = Lane(pair)
+    pair.device._express = lane
+    pair.driver.free = free
+    return pair, lane
+
+
+def _post_quietly(pair: Pair, number: int) -> None:
+    """Offer requests, one index store for all, no kick."""
+    for _ in range(number):
+        pair.driver.post([Piece(pair.ram.allocate(16), 16)])
+    pair.driver.kick = lambda: None
+    pair.driver.publish()
+
+
+@pytest.mark.parametrize(
+    "fatal", ["run_ahead", "link", "clear", "_write_elements", "_mark"], ids=lambda name: f"in {name}"
+)
+@pytest.mark.parametrize("free", [[4, 2, 6], [4, 3, 6], [3, 2, 1]], ids=["all plain", "one not", "one plain"])
+def test_a_lane_killed_anywhere_loses_nothing(
+    make_pair: MakePair, monkeypatch: pytest.MonkeyPatch, free: list[int], fatal: str
+) -> None:
+    """With an older request in flight: each one is published or run again, the older one first."""
+    area = _area()
+    pair, _ = _lane_pair(make_pair, area, [*free, 5])
+    pair.driver.post([Piece(pair.ram.allocate(16), 16)])
+    pair.driver.publish()
+    assert [chain.head for chain in pair.held] == [5]
+    _post_quietly(pair, 3)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    owner = InflightArea if hasattr(InflightArea, fatal) else SplitQueue
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(owner, fatal, die)
+        if fatal == "_mark":  # who is dead does not publish on the way out
+            patch.setattr(SplitQueue, "publish", lambda _: None)
+        pair.device.drain(pair.handle)
+    published = [pair.driver.take_used()[0] for _ in range(pair.driver.used_pending())]
+    pair.held.clear()
+    _crash(pair, area)
+    again = [chain.head for chain in pair.held]
+    assert again[0] == 5
+    assert sorted([*published, *again]) == sorted([*free, 5])
+
+
+def test_a_lane_killed_between_area_and_ring(make_pair: MakePair) -> None:
+    """The area may say more than the ring does: nothing was published, all of it is run again."""
+    area = _area()
+    pair, _ = _lane_pair(make_pair, area, [4, 2, 7, 5])
+    pair.driver.submit(b"once")
+    pair.held.pop().complete(0)
+    pair.driver.completions()
+    pair.driver.submit(b"again")  # in flight, and on the list of an earlier marked batch too
+    pair.driver.submit(b"later")
+    pair.held.pop().complete(0)
+    _post_quietly(pair, 2)
+    assert pair.device._area is not None
+    pair.device._area.run_ahead(4)
+    pair.held.clear()
+    _crash(pair, area)
+    assert [chain.head for chain in pair.held] == [5, 2, 4]
+
+
+def test_a_lane_that_fails_is_closed(make_pair: MakePair) -> None:
+    """A bug in it costs no request: what it had not finished goes the plain way."""
+    area = _area()
+    pair, lane = _lane_pair(make_pair, area, [4, 2, 6])
+
+    def fail(heads: Sequence[int], done: list[int]) -> Sequence[int]:
+        lane([head for head in heads if head == 2], done)
+        raise RuntimeError("a bug")
+
+    pair.device._express = fail
+    _post_quietly(pair, 3)
+    pair.device.drain(pair.handle)
+    assert [chain.head for chain in pair.held] == [6, 4]
+    assert pair.driver.take_used() == (2, 0)
+    assert pair.device._express is None
+
+
+def test_an_unmarked_batch_leaves_the_list_alone(make_pair: MakePair) -> None:
+    """What the last marked batch held may be in flight again: recovery after an unmarked one does not clear it."""
+    area = _area()
+    pair, _ = _lane_pair(make_pair, area, [4, 5])
+    pair.driver.post([Piece(pair.ram.allocate(16), 16)])
+    pair.driver.publish()
+    pair.held.pop().complete(0)  # 5 is on the list of the last marked batch
+    pair.driver.completions()
+    pair.driver.submit(b"again")  # 5 once more, and it stays in flight
+    _post_quietly(pair, 1)
+    pair.device.drain(pair.handle)
+    assert pair.driver.take_used()[0] == 4
+    _crash(pair, area)
+    assert [chain.head for chain in pair.held] == [5]
 
 
 def test_counter_goes_on(make_pair: MakePair) -> None:
