@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 PLACE, LENGTH = 524288, 278528
+RESERVATION_CONFLICT = 0x18
 FILLED = b"under the window" * (LENGTH // 16)
 
 
@@ -164,6 +165,21 @@ def test_a_reconnect_empties_the_slots(server: ServeProcess, first: Blk) -> None
             return initiator.write_token(0, token, [Range(64, 8)]).good
 
     eventually(again, "the new guest is not served")
+
+
+def test_a_reservation_through_the_mailbox_is_the_guests_own(server: ServeProcess, first: Blk) -> None:
+    """Its plain writes go on, another export's end; and the other way round the mailbox still answers."""
+    own = MailboxClient(first.write, first.read).initiator()
+    plain = Blk(str(server.cwd / "p.sock")).go()
+    with plain.front, ScsiGuest(server.cwd / "s.sock") as scsi:
+        assert own.command(0, "16").good  # RESERVE(6)
+        first.write(8, b"mine" * 128)
+        assert plain.request(blk.RequestType.OUT, 8, bytes(512))[0] == blk.Status.IOERR
+        assert own.command(0, "17").good  # RELEASE(6)
+        plain.write(8, bytes(512))
+        assert scsi.initiator.command(0, "16").good
+        assert first.request(blk.RequestType.OUT, 8, bytes(512))[0] == blk.Status.IOERR
+        assert own.command(0, "00").status == RESERVATION_CONFLICT
 
 
 def test_a_long_copy_holds_its_write_and_nothing_else(first: Blk) -> None:
