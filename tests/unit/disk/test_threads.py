@@ -46,6 +46,19 @@ def slowly(call: Callable[..., Any]) -> Callable[..., Any]:
     return write
 
 
+def batching_slowly(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for batches of one."""
+
+    def try_batch(batch: list[Any]) -> list[int]:
+        ((_, offset, length, (data,)),) = batch
+        half = length // 2
+        left = call([(True, offset, half, [data[:half]])])
+        time.sleep(0.0005)
+        return left + call([(True, offset + half, length - half, [data[half:]])])
+
+    return try_batch
+
+
 def copying_slowly(call: Callable[..., Any]) -> Callable[..., Any]:
     """The same for copies, whoever makes them."""
 
@@ -83,7 +96,7 @@ class Writer(threading.Thread):
     def _step(self) -> None:
         offset = self._random.randrange(PART // BLOCK) * BLOCK
         length = min(self._random.choice([BLOCK, 8 * BLOCK, 200 * BLOCK]), PART - offset)
-        kind = self._random.choice(["write", "write", "write", "discard", "copy"])
+        kind = self._random.choice(["write", "write", "batch", "batch", "discard", "copy"])
         stamp = len(self.hashes).to_bytes(4, "big")
         data = bytes(length) if kind == "discard" else stamp * (length // 4)
         snapshot = None
@@ -100,7 +113,7 @@ class Writer(threading.Thread):
             snapshot.release()
         elif kind == "discard":
             self._disk.discard(at, length)
-        else:
+        elif kind == "write" or self._disk.try_batch([(True, at, length, [memoryview(data)])]):
             self._disk.write(at, [data])
         self.ended += 1
 
@@ -147,6 +160,7 @@ def hammer(folder: Path, policy: Any, monkeypatch: pytest.MonkeyPatch) -> FileDi
     """Run the writers and two witnesses; returns the disk, all released."""
     disk = open_disk("d", folder / "threads.img", size=WRITERS * PART, snapshots=policy)
     monkeypatch.setattr(disk._file, "write", slowly(disk._file.write))
+    monkeypatch.setattr(disk._file, "try_batch", batching_slowly(disk._file.try_batch))
     monkeypatch.setattr(disk._copier, "copy", copying_slowly(disk._copier.copy))
     vaults: Any = disk.vaults()
     monkeypatch.setattr(vaults._copier, "copy", copying_slowly(vaults._copier.copy))
