@@ -124,7 +124,7 @@ class Loop:
         os.close(self._wake_write)
 
     def _wait_seconds(self) -> float | None:
-        if self._soon:
+        if self._soon or self._at_turn_end:
             return 0
         if not self._timers:
             return None
