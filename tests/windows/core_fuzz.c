@@ -92,6 +92,15 @@ static uint64_t milliseconds(void *context) { return ((world *)context)->now; }
 static void wait(void *context, uint32_t length) { ((world *)context)->now += length; }
 static uint32_t list_identifier(void *context) { return ((world *)context)->identifiers++; }
 
+static uint64_t bytes_wanted(const odx_dsm *dsm)
+{
+    uint32_t offset = get_le32(dsm->buffer + DSM_RANGES_OFFSET), length = get_le32(dsm->buffer + DSM_RANGES_LENGTH);
+    uint64_t bytes = 0;
+    for (uint32_t index = 0; index < length / RANGE_SIZE; index++)
+        bytes += get_le64(dsm->buffer + offset + index * RANGE_SIZE + 8);
+    return bytes;
+}
+
 static void fuzz_dsm(world *w)
 {
     input *in = w->in;
@@ -118,9 +127,11 @@ static void fuzz_dsm(world *w)
     if (odx_is_offload(dsm.buffer, dsm.in_length) && odx_dsm_check(w->disk, &dsm) == ODX_SUCCESS) {
         dsm.scratch_length = ODX_SCRATCH_LEAST + take32(in) % 8192;
         dsm.scratch = malloc(dsm.scratch_length);
+        uint64_t wanted = bytes_wanted(&dsm);
         odx_status status = odx_dsm_run(w->disk, &dsm);
         MUST(dsm.information <= dsm.out_length);
         MUST(status != ODX_SUCCESS || get_le64(dsm.buffer + 8) > 0);
+        MUST(get_le64(dsm.buffer + 8) <= wanted);
         free(dsm.scratch);
     }
     free(dsm.buffer);
@@ -140,7 +151,7 @@ static void fuzz_property(world *w)
 
 static void fuzz_discovery(world *w)
 {
-    uint8_t *scratch = malloc(ODX_SCRATCH_LEAST);
+    uint8_t *scratch = malloc(ODX_VPD_ROOM);
     odx_discover(w->disk, scratch);
     MUST(w->disk->block_size == 0 || (w->disk->block_size & (w->disk->block_size - 1)) == 0);
     free(scratch);

@@ -111,7 +111,7 @@ static void set_disk(void)
 
 static void discover(void)
 {
-    uint8_t *scratch = malloc(ODX_SCRATCH_LEAST);
+    uint8_t *scratch = malloc(ODX_VPD_ROOM);
     odx_discover(&disk, scratch);
     free(scratch);
     printf("disk %u %llu %d %u %u %u %llu %llu %u %u %u\n", disk.block_size, (unsigned long long)disk.bytes,

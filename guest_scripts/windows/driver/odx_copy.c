@@ -50,7 +50,7 @@ static uint64_t most_write_blocks(const odx_disk *disk)
     return disk->max_blocks != 0 && disk->max_blocks < most ? disk->max_blocks : most;
 }
 
-/* RECEIVE ROD TOKEN INFORMATION into the scratch behind the parameter list. */
+/* RECEIVE ROD TOKEN INFORMATION into the scratch behind the parameter list; what did not come counts as zeros. */
 static odx_verdict receive(odx_disk *disk, odx_dsm *dsm, uint32_t identifier, uint32_t length, uint32_t retries,
                            odx_packet *packet)
 {
@@ -60,6 +60,8 @@ static odx_verdict receive(odx_disk *disk, odx_dsm *dsm, uint32_t identifier, ui
     odx_verdict verdict = odx_execute(disk, packet, retries);
     if (verdict.status == ODX_DATA_OVERRUN) /* taken for less data than asked for, which is no error here */
         verdict.status = ODX_SUCCESS;
+    memset(packet->data_in + packet->data_in_length, 0, length - packet->data_in_length);
+    packet->data_in_length = length;
     return verdict;
 }
 

@@ -77,7 +77,8 @@ odx_status odx_dsm_run(odx_disk *disk, odx_dsm *dsm);
 odx_status odx_property(const odx_disk *disk, uint8_t *buffer, uint32_t in_length, uint32_t out_length,
                         uint32_t *information);
 
-/* odx_discover.c: fills in the disk; needs disk->port and ODX_SCRATCH_LEAST bytes of scratch. */
+/* odx_discover.c: fills in the disk; needs disk->port and ODX_VPD_ROOM bytes of scratch. */
+#define ODX_VPD_ROOM 255u /* what Windows asks for of a VPD page */
 void odx_discover(odx_disk *disk, uint8_t *scratch);
 odx_status odx_read_capacity(odx_disk *disk);
 

@@ -7,7 +7,6 @@
 
 #include "odx_core.h"
 
-#define PAGE_ROOM 255u /* what Windows asks for */
 #define PAGE_SUPPORTED 0x00u
 #define PAGE_COPY 0x8Fu
 #define PAGE_LIMITS 0xB0u
@@ -15,8 +14,8 @@
 
 static uint32_t inquire(odx_disk *disk, uint8_t page, uint8_t *answer)
 {
-    odx_packet packet = {.cdb = {OP_INQUIRY, 1, page, 0, PAGE_ROOM, 0}, .data_in = answer, .data_in_room = PAGE_ROOM};
-    memset(answer, 0, PAGE_ROOM);
+    odx_packet packet = {.cdb = {OP_INQUIRY, 1, page, 0, ODX_VPD_ROOM, 0}, .data_in = answer, .data_in_room = ODX_VPD_ROOM};
+    memset(answer, 0, ODX_VPD_ROOM);
     return odx_execute(disk, &packet, DISCOVERY_RETRIES).status == ODX_SUCCESS ? packet.data_in_length : 0;
 }
 
@@ -25,8 +24,8 @@ static bool listed(const uint8_t *page, uint32_t length, uint8_t wanted)
 {
     bool found = false;
     uint32_t count = length < 4 ? 0 : page[3];
-    if (count > PAGE_ROOM - 4)
-        count = PAGE_ROOM - 4;
+    if (count > ODX_VPD_ROOM - 4)
+        count = ODX_VPD_ROOM - 4;
     for (uint32_t index = 0; index < count; index++) {
         uint8_t code = page[4 + index];
         if (index == 0 ? code != 0 : code <= page[3 + index])
