@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+
 import pytest
 
 from qemu_odx.testing.serve import ServeProcess
