@@ -126,6 +126,7 @@ class Sequence:
             ranges,
         ).packed()
         sent_data = self.damaged(data)
+        self.bench.settle()  # copies under way may write to the ranges: before the command or after it
         promised = b"".join(self._read(lun, item) for item in ranges)
         if not self.bench.command(nexus, lun, _originate(0x10, lid, len(sent_data)), sent_data).good:
             return

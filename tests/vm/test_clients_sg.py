@@ -202,6 +202,7 @@ def registered(clients: ClientGuest) -> Iterator[str]:
     clients.run(f"sg_persist -o -I -S 1 {first}; sg_persist -o -I -S 2 {second}")
     yield first
     clients.run(f"sg_persist -o -I -S 1 {first} > /dev/null && sg_persist -o -C -K 1 {first}")
+    clients.complete(f"sg_turs -n 4 {second}")  # takes the unit attention that tells of it
 
 
 def test_persistent_reservation(clients: ClientGuest, registered: str) -> None:

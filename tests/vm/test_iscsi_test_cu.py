@@ -65,6 +65,7 @@ def results(clients: ClientGuest) -> Results:
     apart = {"ReceiveCopyResults", "MultipathIO", "GetLBAStatus", "ReadOnly", "Sanitize"}
     sanitize = [f"Sanitize.{name}" for suite, name in listed if suite == "Sanitize"]
     disk = clients.scratch.node
+    clients.complete(f"sg_turs -n 8 {disk}; sg_turs -n 8 {clients.second_path}")  # takes unit attentions
     return {
         **{f"{suite}.{name}": "did not run" for suite, name in listed},
         # These two on a fresh disk: list identifier 1 must not be in use, and the test of COMPARE AND WRITE by
