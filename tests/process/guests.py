@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
@@ -66,6 +68,16 @@ def three_exports(folder: Path) -> Iterator[ServeProcess]:
     with ServeProcess(arguments, cwd=folder) as process:
         process.sockets = [str(folder / name) for name in process.sockets]
         yield process
+
+
+@contextmanager
+def frozen(server: ServeProcess) -> Iterator[None]:
+    """Nothing runs in the server meanwhile."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import MIB, Blk, eventually
+from guests import MIB, Blk, eventually, frozen
 
 from qemu_odx.testing.driver import Piece
 from qemu_odx.testing.ram import GuestRam
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
 
 READ = blk.HEADER.pack(blk.RequestType.IN, 0, 0)
 SHORTER = "a memory file that it shares was made shorter than it said; do not truncate it"
-
-
-@contextmanager
-def frozen(server: ServeProcess) -> Iterator[None]:
-    """Nothing runs in the server meanwhile."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 @contextmanager
