@@ -24,7 +24,7 @@ def test_random_input_under_sanitizers(tmp_path: Path, seed: int) -> None:
     assert done.stdout == f"{INPUTS} inputs\n"
 
 
-@pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
+@pytest.mark.skipif(not shutil.which("clang"), reason="clang is not installed")
 def test_guided_input_by_libfuzzer(tmp_path: Path) -> None:
     """The same function, its inputs guided by coverage."""
     program = tmp_path / "guided"

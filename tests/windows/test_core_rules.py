@@ -33,7 +33,14 @@ BLOCKS = 128
 RECEIVE = 0x84
 
 
-def run(core: Core, data: bytes, *answers: Completion, kernel: bool = True, room: int = 536) -> IoStatus:
+def run(
+    core: Core,
+    data: bytes,
+    *answers: Completion,
+    kernel: bool = True,
+    room: int = 536,
+    adapter_bytes: int = 8096,
+) -> IoStatus:
     """A request on a disk that gives these answers and must not be asked for more."""
     clock = VirtualClock()
     left = list(answers)
@@ -42,7 +49,11 @@ def run(core: Core, data: bytes, *answers: Completion, kernel: bool = True, room
         return left.pop(0)
 
     volume = Volume(Discovery(limits=TokenLimits(64, 60, 30, 0, 0)), 512, SIZE)
-    driver = ClassDriver(Packets(carry, clock.advance), volume, Environment(clock=clock, wait=clock.advance))
+    driver = ClassDriver(
+        Packets(carry, clock.advance),
+        volume,
+        Environment(clock=clock, wait=clock.advance, adapter_bytes=adapter_bytes),
+    )
     end = core.control(driver, carry, Request(DSM, data, room, kernel=kernel))
     assert not left
     return end
@@ -93,6 +104,13 @@ def test_an_answer_without_a_token_is_a_failure(core: Core) -> None:
     end = run(core, READ, Completion(0), Completion(0, data=information(BLOCKS)[:35]))
     assert end.status is NtStatus.UNSUCCESSFUL
     assert end.information == 536
+
+
+def test_a_mailbox_too_small_for_a_token_brings_none(core: Core) -> None:
+    """What lies behind the answer's room is not the answer."""
+    answers = (Completion(0), Completion(0, data=information(BLOCKS)))
+    assert run(core, READ, *answers, adapter_bytes=549).status is NtStatus.UNSUCCESSFUL
+    assert run(core, READ, *answers, adapter_bytes=550).status is NtStatus.SUCCESS
 
 
 def test_a_disk_that_wrote_more_than_asked_is_not_believed(core: Core) -> None:

@@ -35,10 +35,10 @@ static bool listed(const uint8_t *page, uint32_t length, uint8_t wanted)
     return found;
 }
 
-/* The block device ROD token limits descriptor, which must be the first (SBC-4 6.6.9). */
-static void take_copy_page(odx_disk *disk, const uint8_t *page, uint32_t length)
+/* The block device ROD token limits descriptor, which must be the first (SBC-4 6.6.9); what did not come is zero. */
+static void take_copy_page(odx_disk *disk, const uint8_t *page)
 {
-    if (length < 40 || get_be16(page + 2) < 36 || get_be16(page + 4) != 0 || get_be16(page + 6) != 0x20)
+    if (get_be16(page + 2) < 36 || get_be16(page + 4) != 0 || get_be16(page + 6) != 0x20)
         return;
     disk->max_ranges = get_be16(page + 14);
     disk->max_lifetime = get_be32(page + 16);
@@ -86,7 +86,7 @@ void odx_discover(odx_disk *disk, uint8_t *scratch)
         return;
     if (limits)
         take_limits_page(disk, scratch, inquire(disk, PAGE_LIMITS, scratch));
-    length = inquire(disk, PAGE_COPY, scratch);
-    take_copy_page(disk, scratch, length);
+    (void)inquire(disk, PAGE_COPY, scratch);
+    take_copy_page(disk, scratch);
     (void)odx_read_capacity(disk); /* if it fails now, the first request tries again */
 }
