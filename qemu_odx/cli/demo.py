@@ -16,9 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from qemu_odx.cli.demo_wine import print_wine_result
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.phases import Silent
+from qemu_odx.lab.wine import WineResult, run_wine_demo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,16 +45,23 @@ SHOWN_DIGITS = 32  # of 64: enough to compare by eye on a line of 80; --json has
 
 
 @click.command()
+@click.option(
+    "--guest",
+    type=click.Choice(["linux", "wine"]),
+    default="linux",
+    show_default=True,
+    help="wine: Windows' offload IOCTL from a Windows program through our filter driver, under Wine.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def demo(*, as_json: bool) -> None:
-    """Boot a guest on two disks, copy by token, overwrite the source in between, and check the data.
+def demo(*, guest: str, as_json: bool) -> None:
+    """Boot a guest on our disks, copy by token, overwrite the source in between, and check the data.
 
     Needs QEMU and, the first time, the network for the guest's packages.
     """
     errors = Console(stderr=True)
     try:
         with _signals_end_the_run(), _shown(errors) as observer:
-            result = run_demo(observer)
+            result = run_demo(observer) if guest == "linux" else run_wine_demo(observer)
     except LabError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "error": str(error), "logs": _text(error.logs)}))
@@ -61,7 +70,7 @@ def demo(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(result.as_json()))
     else:
-        _print_result(Console(), result)
+        _print(result)
 
 
 def _text(value: object | None) -> str | None:
@@ -128,6 +137,13 @@ class _Bars:
 
     def phase_ended(self, name: str, seconds: float) -> None:
         self._progress.update(self._task, completed=1, total=1, detail=f"{name} {seconds:.1f} s")
+
+
+def _print(result: DemoResult | WineResult) -> None:
+    if isinstance(result, DemoResult):
+        _print_result(Console(), result)
+    else:
+        print_wine_result(Console(), result)
 
 
 def _print_result(console: Console, result: DemoResult) -> None:

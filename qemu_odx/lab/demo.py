@@ -119,7 +119,7 @@ def run_demo(observer: Observer | None = None) -> DemoResult:
                 found = copy_in_guest(guest, backend, phases.observer)
             with phases.phase("power_off"):
                 guest.power_off()
-                _end(backend)
+                end_of(backend)
         result = _result(found, image.description, accelerator, phases.seconds)
         if not result.ok:
             raise LabError(f"the copy is wrong: {result.failure}", "report it with the logs")
@@ -176,7 +176,8 @@ def _relay(observer: Observer) -> Callable[[str], None]:
     return relay
 
 
-def _end(backend: Backend) -> None:
+def end_of(backend: Backend) -> None:
+    """Stop the disk server. Raises LabError if it does not end well."""
     code = backend.stop()
     if code != 0:
         raise LabError(f"the disk server did not end well (exit code {code})", "see serve.log")

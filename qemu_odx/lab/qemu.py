@@ -42,6 +42,7 @@ class GuestSpec:
         accelerator: "kvm" or "tcg".
         scsi_sockets: one vhost-user-scsi device for each; the server must listen already (QEMU 7.2 gives up).
         blk_sockets: one vhost-user-blk device for each.
+        tcg_cpu: the processor of a guest without KVM, which has the host's own.
         share_memory: put the guest's RAM where a disk server can map it.
         extra: further QEMU arguments.
     """
@@ -52,6 +53,7 @@ class GuestSpec:
     blk_sockets: tuple[Path, ...] = ()
     memory_mib: int = 512
     cpus: int = 2
+    tcg_cpu: str = "max"
     share_memory: bool = True
     extra: tuple[str, ...] = field(default=())
 
@@ -90,7 +92,7 @@ def _machine(spec: GuestSpec) -> list[str]:
         *("-machine", "q35,memory-backend=ram"),
         *("-object", f"memory-backend-memfd,id=ram,size={spec.memory_mib}M,share={share}"),
         *("-m", f"{spec.memory_mib}M"),
-        *("-cpu", "host" if spec.accelerator == "kvm" else "max"),
+        *("-cpu", "host" if spec.accelerator == "kvm" else spec.tcg_cpu),
         *("-smp", str(spec.cpus)),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
