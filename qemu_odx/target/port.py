@@ -106,9 +106,6 @@ class ScsiTarget(Protocol):
     def luns_on(self, disk_name: str) -> tuple[int, ...]:
         """Those of them that are on a disk."""
 
-    def luns_on(self, disk_name: str) -> tuple[int, ...]:
-        """Those of them that are on a disk."""
-
     def submit(self, task: Task) -> None:
         """Execute a task."""
 

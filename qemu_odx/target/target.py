@@ -73,10 +73,6 @@ class Target:
         """Those of them that are on a disk."""
         return tuple(lun for lun in self.luns() if self.units[lun].disk.name == disk_name)
 
-    def luns_on(self, disk_name: str) -> tuple[int, ...]:
-        """Those of them that are on a disk."""
-        return tuple(lun for lun in self.luns() if self.units[lun].disk.name == disk_name)
-
     def nexuses(self) -> tuple[Nexus, ...]:
         """The I_T nexuses that have sent a command."""
         return tuple(self._known)

@@ -36,8 +36,6 @@ _VARIABLE_LENGTH: Final = 0x7F
 """Operation code of commands longer than 16 bytes (SPC-4 4.2.3)."""
 _CAPACITY_CHANGED: Final = wire.param_change(0x2A, 0x09)
 """CAPACITY DATA HAS CHANGED (SPC-4 D.2)."""
-_CAPACITY_CHANGED: Final = wire.param_change(0x2A, 0x09)
-"""CAPACITY DATA HAS CHANGED (SPC-4 D.2)."""
 _MALFORMED: Final = wire.RESPONSE.pack(0, 0, 0, 0, Response.FAILURE, b"")
 
 
@@ -160,11 +158,6 @@ class ScsiDevice:
             self._events.stop(stopped)
         else:
             self._queues.stop(index, stopped)
-
-    def resized(self, disk_name: str) -> None:
-        """Say so for each logical unit on the disk; drivers that take no events meet a unit attention."""
-        for lun in self._target.luns_on(disk_name):
-            self.notify(lun, wire.Event.PARAM_CHANGE, _CAPACITY_CHANGED)
 
     def resized(self, disk_name: str) -> None:
         """Say so for each logical unit on the disk; drivers that take no events meet a unit attention."""
