@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
 
 INLINE_LIMIT = 256 * 1024
+TRY_AGAIN = 16
 LONG_LIMIT = 4 * INLINE_LIMIT
 
 
@@ -32,6 +33,7 @@ class DiskQueue:
         self._inline_limit = inline_limit
         self._pending = 0
         self._turn = 0
+        self._misses = 0
         self._on_idle: list[Callable[[], None]] = []
 
     @property
@@ -50,6 +52,10 @@ class DiskQueue:
         """Fill the buffers from `offset` on."""
         length = total(into)
         if self._here(length):
+            if self._misses:  # these come in rows: spare most of the vain tries
+                self._misses -= 1
+                self._read_beside(offset, into, length, done)
+                return
             try:
                 missed = not self.disk.try_read(offset, into)
             except OSError as error:
@@ -58,6 +64,7 @@ class DiskQueue:
             if not missed:
                 done(0)
             else:
+                self._misses = TRY_AGAIN
                 self._read_beside(offset, into, length, done)
             return
         self._submit(lambda: self.disk.read(offset, into), done)

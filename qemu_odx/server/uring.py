@@ -24,7 +24,7 @@ _SETUP, _ENTER, _REGISTER = 425, 426, 427  # the same numbers on every architect
 _OFF_RINGS, _OFF_ENTRIES = 0, 0x10000000  # IORING_OFF_SQ_RING, IORING_OFF_SQES
 _FEATURES: Final = 1 | 1 << 2  # IORING_FEAT_SINGLE_MMAP, IORING_FEAT_SUBMIT_STABLE
 _REGISTER_EVENTFD: Final = 4
-_READV: Final = 1  # IORING_OP_READV
+_READV, _READ = 1, 22  # IORING_OP_*
 _PARAMS: Final = Struct("=4xI4x8xI16x10I10I")
 """struct io_uring_params from cq_entries on: features, then offsets of the two rings."""
 _ENTRY: Final = Struct("=BBHiQQIIQ24x")
@@ -41,6 +41,7 @@ MAX_BUFFERS: Final = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
+_Byte, _address_of = ctypes.c_char, ctypes.addressof
 
 
 class Uring:
@@ -100,13 +101,16 @@ class Uring:
         """
         if len(self._running) >= self._limit or len(into) > MAX_BUFFERS or self.queued > self._sq_mask:
             return False
-        vectors = [(ctypes.c_char.from_buffer(buffer), len(buffer)) for buffer in into]
-        packed = b"".join(_VECTOR.pack(ctypes.addressof(pointer), length) for pointer, length in vectors)
-        array = ctypes.create_string_buffer(packed, len(packed))
+        pointers = [_Byte.from_buffer(buffer) for buffer in into]
         self._number = number = self._number + 1
-        self._running[number] = done, vectors  # the pointers keep the memory mapped
-        self._kept.append(array)
-        self._push(_READV, 0, 0, fd, offset, ctypes.addressof(array), len(vectors), 0, number)
+        self._running[number] = done, pointers  # these keep the memory mapped
+        if len(pointers) == 1:
+            address, length, opcode = _address_of(pointers[0]), len(into[0]), _READ
+        else:
+            vectors = bytearray().join(map(_VECTOR.pack, map(_address_of, pointers), map(len, into)))
+            self._kept.append(vectors)
+            address, length, opcode = _address_of(_Byte.from_buffer(vectors)), len(pointers), _READV
+        self._push(opcode, 0, 0, fd, offset, address, length, 0, number)
         return True
 
     def _push(self, *entry: int) -> None:
