@@ -28,14 +28,17 @@ OLD, NEW = 1, 2
 
 SUCCESS = 0
 INVALID_PARAMETER = 0xC000000D
+INVALID_DEVICE_REQUEST = 0xC0000010
 NONEXISTENT_SECTOR = 0xC0000015
 ACCESS_DENIED = 0xC0000022
 BUFFER_TOO_SMALL = 0xC0000023
+NOT_SUPPORTED = 0xC00000BB
 FEATURE_NOT_SUPPORTED = 0xC0000463
 INVALID_TOKEN = 0xC0000465
 INVALID_FIELD = 0xC0000475
 
-TOKEN_INVALID_FLAG = 2
+UNSUPPORTED = 3
+"""odx.exe's exit code for "not supported by this path"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,16 @@ def rejected() -> list[Case]:
     return [Case(title, line, status) for title, line, status in rows]
 
 
+def other_ways() -> list[Case]:
+    """Ways that this disk and this file system do not know: odx.exe tells that from a failure."""
+    elsewhere = {"exit": UNSUPPORTED}
+    return [
+        Case("SCSI pass-through", f"scsi populate {DISK} --range 0:8", INVALID_DEVICE_REQUEST, elsewhere),
+        Case("offload of a file", "fsctl copy t.bin copied.bin", NOT_SUPPORTED, elsewhere),
+        Case("CopyFileEx, an ordinary copy here", "copyfile t.bin another.bin", results={"exit": 0}),
+    ]
+
+
 def all_cases() -> list[Case]:
     """All that run with the policy on, in their order."""
-    return [*copies(), *bad_tokens(), *rejected()]
+    return [*copies(), *bad_tokens(), *rejected(), *other_ways()]
