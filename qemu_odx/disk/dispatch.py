@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     Done = Callable[[int], None]
     """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
 
-INLINE_LIMIT = 256 * 1024
+INLINE_LIMIT = 1 << 20
+"""Bytes of the longest transfer on the event loop. Copying so many takes some 100 µs; threads, which have to take
+turns with the interpreter, move less in the same time on two processors."""
 TRY_AGAIN = 16
-LONG_LIMIT = 4 * INLINE_LIMIT
+"""Reads that go to the disk at once after one that was not cached."""
 
 
 class DiskQueue:
@@ -32,7 +34,6 @@ class DiskQueue:
         self._runner = runner
         self._inline_limit = inline_limit
         self._pending = 0
-        self._turn = 0
         self._misses = 0
         self._on_idle: list[Callable[[], None]] = []
 
@@ -51,7 +52,7 @@ class DiskQueue:
     def read(self, offset: int, into: Sequence[memoryview], done: Done) -> None:
         """Fill the buffers from `offset` on."""
         length = total(into)
-        if self._here(length):
+        if length <= self._inline_limit:
             if self._misses:  # these come in rows: spare most of the vain tries
                 self._misses -= 1
                 self._read_beside(offset, into, length, done)
@@ -71,7 +72,7 @@ class DiskQueue:
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
         """Write the buffers from `offset` on."""
-        if not self._here(total(data)):
+        if total(data) > self._inline_limit:
             self._submit(lambda: self.disk.write(offset, data), done)
             return
         try:
@@ -80,17 +81,6 @@ class DiskQueue:
             done(_errno(error))
             return
         done(0)
-
-    def _here(self, length: int) -> bool:
-        """Whether so many bytes are moved on the event loop.
-
-        Small transfers are. Of long ones that come together the loop does every third itself: it would only wait for
-        the threads that do the others, and each hand-over costs as much as copying some 100 KiB.
-        """
-        if length <= self._inline_limit:
-            return True
-        self._turn = (self._turn + 1) % 3
-        return self._turn == 0 and self._pending > 1 and length <= LONG_LIMIT
 
     def flush(self, done: Done) -> None:
         """Put every request that is done on stable storage."""

@@ -1,8 +1,8 @@
 """The express lane's view of a batch: the descriptors of requests in the forms that nearly all have.
 
-Imports `wire/virtio/ring` and `virtio/memory`. Linux and Windows send a read or write as one run of descriptors, in
-order, in an indirect table or in the ring: header, data in pieces, status (virtio-blk); command, response and data
-(virtio-scsi). `descriptors_of` takes these apart with one unpacking each; all else goes to
+Imports `wire/virtio/ring`, `virtio/memory` and `disk/dispatch`. Linux and Windows send a read or write as one run
+of descriptors, in order, in an indirect table or in the ring: header, data in pieces, status (virtio-blk); command,
+response and data (virtio-scsi). `descriptors_of` takes these apart with one unpacking each; all else goes to
 `virtio/descriptors.py`, which knows every form there is. A test compares the two.
 
 Next: `virtio/blk_express.py` and `virtio/scsi_express.py`.
@@ -15,6 +15,7 @@ from functools import cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from qemu_odx.disk.dispatch import INLINE_LIMIT
 from qemu_odx.virtio.descriptors import MAX_DESCRIPTORS
 from qemu_odx.wire.virtio.ring import DESCRIPTOR, DESCRIPTOR_SIZE, F_INDIRECT, F_NEXT
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     End = tuple[int, int, int]
     """How a request ends: its head, its used length, and where its status goes in the window."""
 
-LIMIT: Final = 256 << 10
+LIMIT: Final = INLINE_LIMIT
 """Bytes of the longest request that is done here: longer ones would keep the other queues waiting."""
 TRIPLE: Final = 12
 """Numbers in the flat form of three descriptors."""

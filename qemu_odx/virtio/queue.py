@@ -18,8 +18,8 @@ from __future__ import annotations
 import logging
 from array import array
 from contextlib import contextmanager
-from itertools import count
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from qemu_odx.virtio.chain import Chain
@@ -39,8 +39,8 @@ _log = logging.getLogger(__name__)
 
 BATCH: Final = 64
 """Most requests taken before their completions are published."""
-ROUNDS: Final = 8
-"""Most batches in one `drain` when the ring has `again`, so that no queue starves the others."""
+SLICE: Final = 0.002
+"""Seconds after which `drain` begins no other batch when the ring has `again`: no queue starves the others."""
 
 _fence_lock = Lock()
 
@@ -114,18 +114,18 @@ class SplitQueue:
     def drain(self, handle: Callable[[Chain], None]) -> None:
         """Give every available request to `handle`, in order, with kicks switched off meanwhile.
 
-        With `Ring.again`, a queue that is never empty is left after some batches, and `again` is called.
+        With `Ring.again`, a queue that is never empty is left after some time, and `again` is called.
         """
         if self.broken or self._stopped is not None:
             return
         self._suppress_kicks()
         again, published = self._ring.again, self._used_index
-        for _ in range(ROUNDS) if again else count():
+        end = monotonic() + SLICE
+        while again is None or monotonic() < end:
             self._serve_batch(handle)
             if self._empty(published):
                 return
-        if again:
-            again()
+        again()
 
     def _serve_batch(self, handle: Callable[[Chain], None]) -> None:
         self._depth += 1

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_odx.disk.dispatch import INLINE_LIMIT, DiskQueue
+from qemu_odx.disk.dispatch import INLINE_LIMIT, TRY_AGAIN, DiskQueue
 from qemu_odx.disk.memory import memory_disk
 from qemu_odx.testing.runner import HeldRunner, InlineRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from qemu_odx.disk.file import FileDisk
 
 
 @pytest.fixture
 def disk() -> Iterator[FileDisk]:
-    """1 MiB in memory."""
-    disk = memory_disk("m", 1 << 20)
+    """2 MiB in memory."""
+    disk = memory_disk("m", 2 << 20)
     yield disk
     disk.close()
 
@@ -58,6 +58,52 @@ def test_a_read_miss_goes_to_a_worker(
     into = bytearray(512)
     queue.read(0, [memoryview(into)], done.append)
     assert (done, queue.idle, len(runner)) == ([], False, 1)
+    runner.step()
+    assert (done, queue.idle, into) == ([0], True, b"x" * 512)
+
+
+class BesideRunner(HeldRunner):
+    """A runner that reads beside the loop when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[int, Callable[[int], None]]] = []
+
+    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+        """Remember it."""
+        assert fd >= 0
+        assert into
+        self.reads.append((offset, done))
+        return True
+
+
+def test_a_read_miss_is_done_beside_the_loop(disk: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker; those that follow do not even try the page cache, for a while."""
+    runner, tries, done = BesideRunner(), [], []
+    queue = DiskQueue(disk, runner)
+    monkeypatch.setattr(disk, "try_read", lambda offset, _: tries.append(offset) or len(tries) > 1)
+    for number in range(TRY_AGAIN + 2):
+        queue.read(512 * number, [memoryview(bytearray(512))], done.append)
+    assert [offset for offset, _ in runner.reads] == [512 * number for number in range(TRY_AGAIN + 1)]
+    assert tries == [0, 512 * (TRY_AGAIN + 1)]
+    assert (done, queue.idle) == ([0], False)
+    for _, ended in runner.reads:
+        ended(512)
+    assert (done, queue.idle, len(runner)) == ([0] * (TRY_AGAIN + 2), True, 0)
+
+
+@pytest.mark.parametrize("result", [511, 0, -errno.EIO, -errno.EFAULT])
+def test_what_ends_badly_beside_the_loop_is_a_workers(
+    disk: FileDisk, monkeypatch: pytest.MonkeyPatch, result: int
+) -> None:
+    """Whose word is the last."""
+    disk.write(0, [b"x" * 512])
+    runner, done, into = BesideRunner(), [], bytearray(512)
+    queue = DiskQueue(disk, runner)
+    monkeypatch.setattr(disk, "try_read", lambda *_: False)
+    queue.read(0, [memoryview(into)], done.append)
+    runner.reads[0][1](result)
+    assert (done, queue.idle) == ([], False)
     runner.step()
     assert (done, queue.idle, into) == ([0], True, b"x" * 512)
 
