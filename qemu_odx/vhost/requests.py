@@ -277,6 +277,8 @@ def _set_config(session: Session, message: Message) -> None:
     except ValueError as error:
         raise RefusedError(str(error)) from error
     session.config_read = session.device.config()  # the front end knows what it wrote
+    if session.inflight:
+        session.inflight.keep(session.device.kept())
 
 
 def _config(message: Message) -> ConfigSpace:
@@ -299,7 +301,7 @@ def _get_inflight_fd(session: Session, message: Message) -> Reply:
 
 def _set_inflight_fd(session: Session, message: Message) -> None:
     description = Inflight.unpack(message.payload)
-    session.inflight = InflightArea(description, message.fds[0], session.memory_lost)
+    session.use_inflight(InflightArea(description, message.fds[0], session.memory_lost))
 
 
 def _reset_device(session: Session, _: Message) -> Reply:

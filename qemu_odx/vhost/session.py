@@ -146,6 +146,21 @@ class Session:
         if was_idle and vring.state is State.RUNNING:
             self._on_start(vring)
 
+    def use_inflight(self, area: InflightArea) -> None:
+        """An area, new or given back; the device learns from it what its predecessor kept there."""
+        self.inflight = area
+        kept = area.kept()
+        if kept is not None:
+            self.device.restore(kept)
+            return
+        self._meet_predecessor()
+        area.keep(self.device.kept())
+
+    def _meet_predecessor(self) -> None:
+        """A front end that has not asked for the configuration on this connection knows another process'."""
+        if self.config_read is None:
+            self.device.restore(None)
+
     def settle_log(self) -> None:
         """Log what devices write to guest memory, or do so no more, as features and log ask."""
         log = self.log if self.features & Feature.LOG_ALL else None
@@ -206,6 +221,8 @@ class Session:
     def _on_start(self, vring: Vring) -> None:
         """With its first ring a device starts: only then QEMU listens, and it does not ask when it reconnects."""
         others = any(other.state is State.RUNNING for other in self.vrings if other is not vring)
+        if not others and self.inflight is None:
+            self._meet_predecessor()
         if not others and self.config_read != self.device.config():
             self.config_changed()
 

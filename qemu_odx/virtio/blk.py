@@ -155,6 +155,14 @@ class BlkDevice:
             )
         self._wce = data[0]
 
+    def kept(self) -> bytes:
+        """The write cache: QEMU goes on showing the driver what it wrote, and never tells a successor of ours."""
+        return bytes([self._wce])
+
+    def restore(self, kept: bytes | None) -> None:
+        """Write through if nothing is known: the driver may have chosen that, and then it does not flush."""
+        self._wce = kept[0] & 1 if kept else 0
+
     def set_features(self, features: int) -> None:
         """Remember what the driver acknowledged: it decides on write-through."""
         self._acked = features

@@ -90,6 +90,12 @@ class Device(Protocol):
     def write_config(self, offset: int, data: bytes) -> None:
         """The guest changed its configuration space (blk: `wce`). Raises ValueError if refused."""
 
+    def kept(self) -> bytes:
+        """What the driver changed and a successor in another process must know, at most 63 bytes; it may be empty."""
+
+    def restore(self, kept: bytes | None) -> None:
+        """What a predecessor kept; None: there was one and nothing is known of it, so be careful."""
+
     def set_features(self, features: int) -> None:
         """All feature bits the guest acknowledged. Bits never offered may be among them: ignore those."""
 

@@ -132,6 +132,13 @@ class ScsiDevice:
         """
         raise ValueError(f"configuration write of {data.hex()} at {offset}: virtio-scsi has none here")
 
+    def kept(self) -> bytes:
+        """Nothing: initiators that care about their mode pages look again."""
+        return b""
+
+    def restore(self, kept: bytes | None) -> None:
+        """Nothing was kept."""
+
     def set_features(self, features: int) -> None:
         """Remember what the driver acknowledged; QEMU adds bits that were never offered."""
         self._acked = features

@@ -56,6 +56,19 @@ class Blk:
 
 
 @contextmanager
+def one_export(folder: Path) -> Iterator[ServeProcess]:
+    """A server with one disk behind the socket `s`."""
+    arguments = [
+        "--disk",
+        f"id=d0,path=a.img,size={SIZE}",
+        "--export",
+        "type=vhost-user-blk,socket=s,disk=d0",
+    ]
+    with ServeProcess(arguments, cwd=folder) as process:
+        yield process
+
+
+@contextmanager
 def three_exports(folder: Path) -> Iterator[ServeProcess]:
     """A server with two disks; d0 behind two blk exports, d1 behind one."""
     arguments = [

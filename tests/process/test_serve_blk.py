@@ -7,7 +7,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import MIB, SIZE, Blk, eventually
+from guests import MIB, SIZE, Blk, eventually, one_export
 
 from qemu_odx.testing.frontend import QEMU_10_0_PROTOCOL
 from qemu_odx.testing.ram import GuestRam
@@ -145,6 +145,52 @@ def test_wce_off_is_kept_and_shown(guest: Blk, server: ServeProcess, guests: Cal
     guest.write(0, b"s" * 512)
     guest.front.lose()
     assert guests(server.sockets[0]).go().front.config[32] == 0
+
+
+def wce(guest: Blk) -> int:
+    """The write cache, as the configuration space has it now."""
+    return guest.front.get_config(32, 1)[0]
+
+
+@pytest.mark.parametrize("choice", [0, 1])
+def test_the_choice_of_the_write_cache_survives_a_killed_server(
+    tmp_path: Path, guests: Callable[..., Blk], choice: int
+) -> None:
+    """QEMU never tells the new one: a guest that chose write-through does not flush. It is in the in-flight area."""
+    with one_export(tmp_path) as first:
+        guest = guests(str(tmp_path / "s")).go()
+        for value in (1 - choice, choice):
+            guest.front.acknowledged(Request.SET_CONFIG, ConfigSpace(32, 1, 0, bytes([value])).pack())
+        first.kill()
+    with one_export(tmp_path):
+        guest.front.resume()
+        assert wce(guest) == choice
+        guest.front.reset()
+        guest.front.start()
+        assert wce(guest) == choice
+
+
+def test_a_guest_that_chose_nothing_keeps_its_cache(tmp_path: Path, guests: Callable[..., Blk]) -> None:
+    """A killed server does not make its successor slow."""
+    with one_export(tmp_path) as first:
+        guest = guests(str(tmp_path / "s")).go()
+        first.kill()
+    with one_export(tmp_path):
+        guest.front.resume()
+        assert wce(guest) == 1
+
+
+def test_without_an_in_flight_area_a_successor_writes_through(
+    tmp_path: Path, guests: Callable[..., Blk]
+) -> None:
+    """Nothing is known of what the guest chose: the safe side."""
+    known = QEMU_10_0_PROTOCOL & ~ProtocolFeature.INFLIGHT_SHMFD.mask
+    with one_export(tmp_path) as first:
+        guest = guests(str(tmp_path / "s"), protocol=known).go()
+        first.kill()
+    with one_export(tmp_path):
+        guest.front.resume()
+        assert wce(guest) == 0
 
 
 def test_two_exports_of_one_disk_show_the_same(server: ServeProcess, guests: Callable[..., Blk]) -> None:

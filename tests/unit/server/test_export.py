@@ -40,6 +40,13 @@ class SlowDevice:
     def write_config(self, offset: int, data: bytes) -> None:
         """See `Device`."""
 
+    def kept(self) -> bytes:
+        """See `Device`."""
+        return b""
+
+    def restore(self, kept: bytes | None) -> None:
+        """See `Device`."""
+
     def set_features(self, _features: int) -> None:
         """See `Device`."""
         self.features_set += 1

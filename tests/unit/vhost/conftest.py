@@ -49,6 +49,13 @@ class FakeDevice:
             raise ValueError("only byte 32 may be written")
         self.calls.append(("write_config", offset, data))
 
+    def kept(self) -> bytes:
+        """See `Device`."""
+        return b""
+
+    def restore(self, kept: bytes | None) -> None:
+        """See `Device`."""
+
     def set_features(self, features: int) -> None:
         """See `Device`."""
         self.calls.append(("set_features", features))

@@ -389,10 +389,10 @@ def test_a_ring_without_an_address_cannot_start(ready: Talk) -> None:
 
 
 def test_inflight_area_is_made_to_measure_and_sealed(ready: Talk) -> None:
-    """Two queues of 128: 4224 bytes, and nobody can shrink it under us."""
+    """Two queues of 128 and what the device keeps: 4288 bytes, and nobody can shrink it under us."""
     ((_, payload, fds),) = ready.say(Request.GET_INFLIGHT_FD, Inflight(0, 0, 2, 128).pack())
-    assert (Inflight.unpack(payload), fds) == (Inflight(4224, 0, 2, 128), 1)
-    assert os.fstat(ready.link.fds[0]).st_size == 4224
+    assert (Inflight.unpack(payload), fds) == (Inflight(4288, 0, 2, 128), 1)
+    assert os.fstat(ready.link.fds[0]).st_size == 4288
     with pytest.raises(PermissionError):
         os.ftruncate(ready.link.fds[0], 0)
 
