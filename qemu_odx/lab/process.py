@@ -5,6 +5,7 @@ May import: errors. Used by `backend.py` and `guest.py`.
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from typing import IO, TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 TERMINATE_SECONDS = 15.0
 KILL_SECONDS = 15.0
+UNLESS_ORPHANED = 'test "$PPID" = "$1" || exit 1; shift; exec "$@"'
+"""Shell words: the lab may have died before the parent-death signal was set, which then never comes."""
 
 
 class ManagedProcess:
@@ -52,7 +55,8 @@ class ManagedProcess:
         """
         self.name = name
         self.log = log
-        wrapped = ["setpriv", "--pdeathsig", orphan_signal.name.removeprefix("SIG"), "--", *command]
+        launcher = ["setpriv", "--pdeathsig", orphan_signal.name.removeprefix("SIG"), "--"]
+        wrapped = [*launcher, "sh", "-c", UNLESS_ORPHANED, "sh", str(os.getpid()), *command]
         with log.open("wb") as errors:
             try:
                 self._process = subprocess.Popen(
