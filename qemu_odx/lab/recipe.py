@@ -69,7 +69,7 @@ def load_recipe(name: str, host: Host) -> Recipe:
     """
     images = data_folder("vm_images")
     tables = _tables(tomllib.loads((images / "images.toml").read_text()), name)
-    folders = tuple(images / table["recipe"] for table in tables)
+    folders = tuple(images / table["recipe"] for table in tables if "recipe" in table)
 
     def all_of(entry: str) -> tuple[str, ...]:
         return tuple(word for table in tables for word in table.get(entry, ()))
