@@ -6,6 +6,7 @@ Imports everything below `server/`. Called by `cli/serve.py` with a checked conf
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import resource
 import signal
@@ -82,6 +83,9 @@ class Server:
         Raises:
             ServerError: a second signal came before that.
         """
+        # What exists now stays: the collector need not look at it again and again while requests wait.
+        gc.collect()
+        gc.freeze()
         self._loop.run()
         if self._gave_up:
             raise ServerError("stopped by a second signal before every request in flight had ended")
