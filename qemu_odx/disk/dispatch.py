@@ -72,7 +72,7 @@ class DiskQueue:
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
         """Write the buffers from `offset` on."""
-        if total(data) > self._inline_limit:
+        if total(data) > self._inline_limit or self.disk.stalled:
             self._submit(lambda: self.disk.write(offset, data), done)
             return
         try:

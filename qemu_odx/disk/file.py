@@ -13,6 +13,7 @@ import os
 import stat
 import threading
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from qemu_odx.disk.before_write import BeforeWrite
@@ -34,6 +35,10 @@ __all__ = ["DiskError", "FileDisk", "open_disk"]
 
 SnapshotPolicy = Literal["auto", "reflink", "copy-before-write"]
 
+STALL = 0.02
+"""Seconds of a write after which others are not to wait for the next one."""
+RESPITE = 0.2
+"""Seconds for which they are not."""
 SERIAL_LENGTH = 20  # virtio 1.2, 5.2.6.1 VIRTIO_BLK_T_GET_ID: 20 bytes of ID string
 
 
@@ -117,6 +122,7 @@ class FileDisk(CopyTarget):
         self._policy = snapshots
         self._vaults: VaultKeeper | None = None
         self._choosing = threading.Lock()
+        self._stalled_until = 0.0
         self._opened_readonly = self._readonly = readonly
 
     @property
@@ -127,6 +133,16 @@ class FileDisk(CopyTarget):
     @readonly.setter
     def readonly(self, value: bool) -> None:
         self._readonly = value or self._opened_readonly
+
+    @property
+    def stalled(self) -> bool:
+        """True for a while after a write that took long: the host may be behind with writing back."""
+        return monotonic() < self._stalled_until
+
+    def _time(self, start: float) -> None:
+        now = monotonic()
+        if now - start > STALL:
+            self._stalled_until = now + RESPITE
 
     @property
     def descriptor(self) -> int:
@@ -144,15 +160,17 @@ class FileDisk(CopyTarget):
         ranges = [(offset, offset + length) for is_write, offset, length, _ in batch if is_write]
         if not ranges:
             return self._file.try_batch(batch)
-        tickets = None if self._readonly else self._guard.try_begin(ranges)
+        tickets = None if self._readonly or self.stalled else self._guard.try_begin(ranges)
         if tickets is None:
             return range(len(batch))
+        start = monotonic()
         try:
             if max(end for _, end in ranges) > self.size:  # made smaller meanwhile, see `_begin`
                 return range(len(batch))
             return self._file.try_batch(batch)
         finally:
             self._guard.end_all(tickets)
+            self._time(start)
 
     def read(self, offset: int, into: Sequence[memoryview]) -> None:
         """Fill the buffers from `offset` on. Raises OSError."""
@@ -163,11 +181,13 @@ class FileDisk(CopyTarget):
     def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
         """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
         length = total(data)
+        start = monotonic()
         ticket = self._begin(offset, length)
         try:
             self._overwrite(offset, data, length)
         finally:
             self._guard.end(ticket)
+            self._time(start)
 
     def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
         """Read the range and write what `change` makes of it, no other write in between. Raises OSError."""

@@ -121,6 +121,10 @@ class Disk(Protocol):
     def readonly(self, value: bool) -> None: ...
 
     @property
+    def stalled(self) -> bool:
+        """True while writes may take long: do not make others wait for one."""
+
+    @property
     def descriptor(self) -> int | None:
         """A file descriptor whose bytes are those of the disk, to read from; None: use the methods only."""
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from qemu_odx.disk import file
 from qemu_odx.disk.dispatch import INLINE_LIMIT, TRY_AGAIN, DiskQueue
 from qemu_odx.disk.memory import memory_disk
 from qemu_odx.testing.runner import HeldRunner, InlineRunner
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from qemu_odx.disk.file import FileDisk
+    from qemu_odx.disk.port import Io
 
 
 @pytest.fixture
@@ -60,6 +62,32 @@ def test_a_read_miss_goes_to_a_worker(
     assert (done, queue.idle, len(runner)) == ([], False, 1)
     runner.step()
     assert (done, queue.idle, into) == ([0], True, b"x" * 512)
+
+
+def test_nobody_waits_for_a_host_that_is_behind(
+    disk: FileDisk, queue: DiskQueue, runner: HeldRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a write that took long, writes go to a worker for a while, single ones and batches."""
+    now = [1000.0]
+    monkeypatch.setattr(file, "monotonic", lambda: now[0])
+    slow = disk._file.write
+
+    def write(*arguments: Any) -> None:
+        now[0] += file.STALL * 1.1
+        slow(*arguments)
+
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(disk._file, "write", write)
+        queue.write(0, [b"x" * 512], done.append)
+    batch: list[Io] = [(True, 0, 512, [b"y" * 512])]
+    assert (done, list(disk.try_batch(batch))) == ([0], [0])
+    queue.write(0, [b"x" * 512], done.append)
+    assert (done, len(runner)) == ([0], 1)
+    runner.step()
+    now[0] += file.RESPITE
+    queue.write(0, [b"x" * 512], done.append)
+    assert (done, list(disk.try_batch(batch))) == ([0, 0, 0], [])
 
 
 class BesideRunner(HeldRunner):
