@@ -1,0 +1,36 @@
+"""Fuzzes the vhost-user session: messages of a hostile front end, with descriptors, rings and a device behind.
+
+By hand, for an hour, from the folder of the checkout (`pip install -e .[dev]` brings atheris):
+
+    python tests/fuzz/fuzz_session.py --hour
+
+New inputs that reach new code are kept in tests/fuzz/corpus/session, failing ones are written to the current folder.
+Any of libFuzzer's options may be given instead, and a file replays it: `python tests/fuzz/fuzz_session.py crash-...`.
+`session_play.py` says what must hold. In CI `test_fuzz_vhost.py` runs this for a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import atheris
+
+CORPUS = Path(__file__).parent / "corpus" / "session"
+LONGEST = 1024
+"""Bytes of an input: some eighty steps."""
+HOUR = ["-max_total_time=3600", "-print_final_stats=1", str(CORPUS)]
+
+with atheris.instrument_imports(include=["qemu_odx.vhost", "qemu_odx.virtio", "qemu_odx.wire"]):
+    from session_play import play
+
+
+def main() -> None:
+    """Hand over to libFuzzer, which ends the process."""
+    options = HOUR if sys.argv[1:] == ["--hour"] else sys.argv[1:]
+    atheris.Setup([sys.argv[0], f"-max_len={LONGEST}", *options], play)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
