@@ -52,7 +52,8 @@ class Server:
             self._loop = Loop()
             undo.callback(self._loop.close)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                self._loop.on_signal(number, self._on_signal)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in the background
+                    self._loop.on_signal(number, self._on_signal)
             self._loop.on_signal(signal.SIGUSR1, self._follow_growth)
             if guard := bus_guard():
                 self._loop.watch(guard.fileno(), guard.report)

@@ -67,6 +67,20 @@ def test_a_signal_ends_it_well(tmp_path: Path, number: int) -> None:
     assert (tmp_path / "a.img").stat().st_size == 16 * MIB
 
 
+def test_under_nohup_the_end_of_the_terminal_is_not_its_end(
+    tmp_path: Path, guests: Callable[..., Blk]
+) -> None:
+    """A signal that was ignored at the start stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ServeProcess([*DISK, *EXPORT], cwd=tmp_path) as server:
+            os.kill(server.pid, signal.SIGHUP)
+            assert guests(str(tmp_path / "s.sock")).go().read(0, 512) == bytes(512)
+            assert server.alive
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_signal_drains_what_is_in_flight(tmp_path: Path, guests: Callable[..., Blk]) -> None:
     """Every write that was taken is completed, well, and in the image."""
     with ServeProcess([*DISK, *EXPORT], cwd=tmp_path) as server:
