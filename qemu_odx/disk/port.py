@@ -160,6 +160,9 @@ class Disk(Protocol):
             OSError: the image cannot change its size.
         """
 
+    def follow_growth(self) -> int:
+        """Show the size of the image if somebody has made that larger; the image's size. Raises OSError."""
+
     def flush(self) -> None:
         """Put every completed write on stable storage. Raises OSError."""
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from qemu_odx.disk.copying import dearest
+from qemu_odx.disk.copying import BUFFER, dearest
 from qemu_odx.disk.port import CopyMethod, Disk, Extent
 
 if TYPE_CHECKING:
@@ -140,9 +140,11 @@ class FileSnapshot:
         return dearest(methods)
 
     def _write_step(self, offset: int, destination: Disk, at: int, length: int) -> None:
-        data = memoryview(bytearray(length))
-        self.read(offset, data)
-        destination.write(at, [data])
+        """To a disk that wants to see what is written: a layered one."""
+        for done in range(0, length, BUFFER):
+            data = memoryview(bytearray(min(BUFFER, length - done)))
+            self.read(offset + done, data)
+            destination.write(at + done, [data])
 
     def _steps(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """The range of the joined data in steps of bounded length."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from qemu_odx.disk.file import DiskError, open_disk
+from qemu_odx.disk.layers.table import layered
 from qemu_odx.server.config import BlkExport, DiskConfig, Export, ServeConfig
 from qemu_odx.server.devices import DeviceMaker
 from qemu_odx.server.export import Export as RunningExport
@@ -25,7 +26,7 @@ from qemu_odx.vhost.bus_guard import bus_guard
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from qemu_odx.disk.file import FileDisk
+    from qemu_odx.disk.port import Disk
 
 log = logging.getLogger(__name__)
 
@@ -158,11 +159,11 @@ class Server:
             self._loop.stop()
 
 
-def _open(config: DiskConfig, undo: contextlib.ExitStack) -> FileDisk:
-    """Open a disk; `undo` closes it, and removes its image if it was made here."""
+def _open(config: DiskConfig, undo: contextlib.ExitStack) -> Disk:
+    """Open a disk with its layers; `undo` closes it, and removes its image if it was made here."""
     created = not Path(config.path).exists()
     try:
-        disk = open_disk(
+        disk: Disk = open_disk(
             config.id,
             config.path,
             size=config.size,
@@ -171,10 +172,11 @@ def _open(config: DiskConfig, undo: contextlib.ExitStack) -> FileDisk:
             serial=config.serial,
             readonly=config.readonly,
         )
+        if created:
+            undo.callback(Path(config.path).unlink)
+        disk = layered(disk, config.layers, dict(config.layer_options))
     except DiskError as error:
         raise ServerError(str(error)) from error
-    if created:
-        undo.callback(Path(config.path).unlink)
     undo.callback(disk.close)
     return disk
 

@@ -1,6 +1,7 @@
 """What `qemu-odx serve` is asked to do: `--disk` and `--export` strings as frozen values.
 
-Imports `server/options.py` and numbers of `wire`. Next: `server/app.py` builds disks and exports from it.
+Imports `server/options.py`, the names of disk layers and numbers of `wire`. Next: `server/app.py` builds disks and
+exports from it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from qemu_odx.disk.layers.table import LAYERS, option_keys
 from qemu_odx.server.options import (
     ConfigError,
     Options,
@@ -38,7 +40,7 @@ MAX_PHYSICAL_BLOCK = 65536
 MAX_SERIAL = 20
 """Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
 
-DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly", "physical-block-size")
+DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly", "physical-block-size", "layers")
 BLK_KEYS = ("type", "socket", "disk", "num-queues", "mailbox")
 SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues")
 
@@ -48,7 +50,10 @@ _LUN_KEY = re.compile(r"lun(0|[1-9]\d{0,4})")
 
 @dataclass(frozen=True, slots=True)
 class DiskConfig:
-    """One `--disk`: a raw image. `size` in bytes, or None to take the image as it is; so `physical_block_size`."""
+    """One `--disk`: a raw image. `size` in bytes, or None to take the image as it is; so `physical_block_size`.
+
+    `layers` are put on it, the one that guests meet first; `layer_options` are theirs as written (`docs/layers.md`).
+    """
 
     id: str
     path: str
@@ -57,6 +62,8 @@ class DiskConfig:
     serial: str | None = None
     readonly: bool = False
     physical_block_size: int | None = None
+    layers: tuple[str, ...] = ()
+    layer_options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,8 @@ def parse_config(disks: Iterable[str], exports: Iterable[str]) -> ServeConfig:
 
 def parse_disk(options: Options) -> DiskConfig:
     """One `--disk`."""
-    check_keys(options, DISK_KEYS, ("id", "path"))
+    layers = _layers(options)
+    check_keys(options, (*DISK_KEYS, *option_keys()), ("id", "path"))
     if not _ID.fullmatch(options["id"]):
         raise ConfigError(f"id: '{options['id']}' may hold letters, digits, '.', '_' and '-' only")
     block_size = get(options, "block-size", _block_size, 512)
@@ -132,6 +140,8 @@ def parse_disk(options: Options) -> DiskConfig:
         ),
         serial=get(options, "serial", _serial, None),
         readonly=get(options, "readonly", parse_switch, default=False),
+        layers=layers,
+        layer_options=_layer_options(options, layers),
     )
 
 
@@ -161,6 +171,25 @@ def _scsi_export(options: Options) -> Export:
     most = MAX_QUEUES - SCSI_FIXED_QUEUES
     queues = get(options, "num-queues", partial(parse_number, least=1, most=most), most)
     return ScsiExport(options["socket"], tuple(sorted(luns.items())), queues)
+
+
+def _layers(options: Options) -> tuple[str, ...]:
+    names = tuple(options["layers"].split("+")) if "layers" in options else ()
+    for name in names:
+        if name not in LAYERS:
+            known = ", ".join(LAYERS)
+            raise ConfigError(f"layers: '{name}' is none; there are {known}, several with + between them")
+    _refuse_twice(list(names), "the layer {} is given twice")
+    return names
+
+
+def _layer_options(options: Options, layers: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Those that belong to a layer; one whose layer is not there would do nothing, silently."""
+    mine = option_keys()
+    for key in options:
+        if key in mine and not any(key.startswith(f"{name}-") for name in layers):
+            raise ConfigError(f"'{key}' needs its layer: add it to layers=")
+    return tuple((key, value) for key, value in options.items() if key in mine)
 
 
 def _block_size(text: str) -> int:

@@ -22,12 +22,14 @@ from hypothesis.stateful import (
 
 from qemu_odx.disk import history
 from qemu_odx.disk.file import FileDisk, open_disk
+from qemu_odx.disk.layers.layer import Layer
 from qemu_odx.disk.port import Extent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-    from qemu_odx.disk.port import Io, Snapshot
+    from qemu_odx.disk.port import Disk, Io, Snapshot
 
 BLOCK = 512
 BLOCKS = 640  # five clusters of old data, so that ranges cross their borders
@@ -57,14 +59,21 @@ class DisksAndOracle(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.disks: list[FileDisk] = []
+        self.disks: list[Disk] = []
+        self.images: list[FileDisk] = []
         for index in range(2):
             path = self.folder / f"{index}.img"
             path.unlink(missing_ok=True)
-            self.disks.append(open_disk(f"d{index}", path, size=SIZE, snapshots=self.policy))  # type: ignore[arg-type]
+            image = open_disk(f"d{index}", path, size=SIZE, snapshots=self.policy)  # type: ignore[arg-type]
+            self.images.append(image)
+            self.disks.append(self.dressed(image))
         self.model = [bytearray(SIZE), bytearray(SIZE)]
         self.live: list[Oracle] = []
         self.stamp = 0
+
+    def dressed(self, image: FileDisk) -> Disk:
+        """The disk with the layers under test."""
+        return image
 
     @rule(disk=disks, place=ranges, pieces=st.integers(1, 3))
     def write(self, disk: int, place: tuple[int, int], pieces: int) -> None:
@@ -158,7 +167,7 @@ class DisksAndOracle(RuleBasedStateMachine):
                 closing.callback(disk.close)
             for oracle in self.live:
                 oracle.snapshot.release()
-            assert [disk._side.used for disk in self.disks] == [0, 0]
+            assert [image._side.used for image in self.images] == [0, 0]
 
     @staticmethod
     def part(oracle: Oracle, draw: st.DataObject) -> tuple[int, int]:
@@ -168,11 +177,12 @@ class DisksAndOracle(RuleBasedStateMachine):
         return start * BLOCK, draw.draw(st.integers(0, blocks - start)) * BLOCK
 
 
-def check(folder: Path, policy: str, examples: int) -> None:
-    """Run the machine on disks in the folder."""
+def check(folder: Path, policy: str, examples: int, dress: Callable[[FileDisk], Disk] | None = None) -> None:
+    """Run the machine on disks in the folder, in some dress."""
 
     class Machine(DisksAndOracle):
-        pass
+        def dressed(self, image: FileDisk) -> Disk:
+            return dress(image) if dress else image
 
     Machine.folder = folder
     Machine.policy = policy
@@ -201,3 +211,8 @@ def test_copy_before_write_agrees_with_the_oracle(
 def test_agrees_with_the_oracle_on_xfs(xfs: Path, policy: str) -> None:
     """Both ways on a file system with reflink, where old data is shared instead of copied."""
     check(xfs, policy, 60)
+
+
+def test_a_layered_source_and_a_plain_destination(tmp_path: Path) -> None:
+    """The first disk has a layer, the second has none: copies go both ways."""
+    check(tmp_path, "copy-before-write", 60, lambda image: Layer(image) if image.name == "d0" else image)
