@@ -6,7 +6,6 @@ May import: the lab. It owns what is shown, the lab what is done.
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,12 +18,12 @@ from rich.table import Table
 from qemu_odx.cli.demo_wine import print_wine_result
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.interrupts import signals_end_the_run
 from qemu_odx.lab.phases import Silent
 from qemu_odx.lab.wine import WineResult, run_wine_demo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
     from qemu_odx.lab.phases import Observer
 
@@ -60,7 +59,7 @@ def demo(*, guest: str, as_json: bool) -> None:
     """
     errors = Console(stderr=True)
     try:
-        with _signals_end_the_run(), _shown(errors) as observer:
+        with signals_end_the_run(), _shown(errors) as observer:
             result = run_demo(observer) if guest == "linux" else run_wine_demo(observer)
     except LabError as error:
         if as_json:
@@ -84,21 +83,6 @@ def _explain(error: LabError) -> None:
     click.echo(f"qemu-odx demo: {error}", err=True)
     if error.logs is not None:
         click.echo(f"The logs are in {error.logs}", err=True)
-
-
-@contextmanager
-def _signals_end_the_run() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind like Ctrl-C does, so that everything started is ended."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -215,14 +215,18 @@ def _run_mmdebstrap(command: list[str], sources: str, folder: Path, report: Call
     ):
         assert process.stdin is not None  # noqa: S101 - asked for above
         assert process.stderr is not None  # noqa: S101 - asked for above
-        with suppress(BrokenPipeError):  # it ended at once; its exit code tells
-            process.stdin.write(sources)
-            process.stdin.close()
-        for line in process.stderr:
-            lines.write(line)
-            if (next_step := _in_words(line)) not in {"", step}:
-                step = next_step
-                report(step)
+        try:
+            with suppress(BrokenPipeError):  # it ended at once; its exit code tells
+                process.stdin.write(sources)
+                process.stdin.close()
+            for line in process.stderr:
+                lines.write(line)
+                if (next_step := _in_words(line)) not in {"", step}:
+                    step = next_step
+                    report(step)
+        except BaseException:
+            process.terminate()  # it cleans up after itself
+            raise
     if process.returncode != 0:
         raise _build_error(step, log)
 

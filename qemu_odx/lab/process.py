@@ -1,6 +1,6 @@
 """A program the lab starts: ended by its own id, and never left over, not even by a killed lab.
 
-May import: errors. Used by `backend.py` and `guest.py`.
+May import: errors, interrupts. Used by `backend.py` and `guest.py`.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import weakref
 from typing import IO, TYPE_CHECKING
 
 from qemu_odx.lab.errors import LabError, tail
+from qemu_odx.lab.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +29,8 @@ class ManagedProcess:
 
     It is started through setpriv(1) with a parent-death signal: the kernel ends it when the lab dies without
     a chance to clean up. That signal follows the thread that starts it, so start from a thread that lives as
-    long as the process should (the main thread).
+    long as the process should (the main thread). Ctrl-C at the terminal does not reach it: it is in a process group
+    of its own, and the lab ends it in its order. One that nobody stopped ends with this object or with the program.
     """
 
     def __init__(
@@ -57,13 +60,19 @@ class ManagedProcess:
         self.log = log
         launcher = ["setpriv", "--pdeathsig", orphan_signal.name.removeprefix("SIG"), "--"]
         wrapped = [*launcher, "sh", "-c", UNLESS_ORPHANED, "sh", str(os.getpid()), *command]
-        with log.open("wb") as errors:
+        with log.open("wb") as errors, uninterrupted():
             try:
                 self._process = subprocess.Popen(
-                    wrapped, stdin=subprocess.DEVNULL, stdout=stdout, stderr=errors, pass_fds=pass_fds
+                    wrapped,
+                    stdin=subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=errors,
+                    pass_fds=pass_fds,
+                    process_group=0,
                 )
             except OSError as error:
                 raise LabError(f"cannot start {name} ({error})", "run ./odx setup") from error
+            self._finalizer = weakref.finalize(self, _end, self._process)
 
     @property
     def pid(self) -> int:
@@ -94,11 +103,19 @@ class ManagedProcess:
 
     def stop(self) -> int:
         """End it if it runs, by SIGTERM, then by SIGKILL; the exit code. Idempotent."""
-        if self.exit_code() is None:
-            self._process.terminate()
-            if self.wait(TERMINATE_SECONDS) is None:
-                self._process.kill()
-        code = self._process.wait(KILL_SECONDS)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        code = _end(self._process)
+        self._finalizer.detach()
         return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(TERMINATE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    code = process.wait(KILL_SECONDS)
+    if process.stdout is not None:
+        process.stdout.close()
+    return code

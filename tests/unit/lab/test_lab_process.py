@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -26,7 +27,8 @@ STARTS_A_SLEEPER = """
 import sys, time
 from pathlib import Path
 from qemu_odx.lab.process import ManagedProcess
-print(ManagedProcess("sleeper", ["sleep", "600"], Path(sys.argv[1])).pid, flush=True)
+sleeper = ManagedProcess("sleeper", ["sleep", "600"], Path(sys.argv[1]))
+print(sleeper.pid, flush=True)
 time.sleep(600)
 """
 
@@ -131,4 +133,50 @@ def test_kept_logs_are_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (run.path / "d0.img").touch()
         kept = [run.keep_logs() for _ in range(3)]
     assert [path.name for path in kept[-1].iterdir()] == ["serial.log"]
-    assert len(list(kept[-1].parent.iterdir())) == 2
+    names = {path.name for path in kept[-1].parent.iterdir()}
+    assert names == {"latest", kept[-2].name, kept[-1].name}
+    assert (kept[-1].parent / "latest").resolve() == kept[-1]
+
+
+def test_folder_that_was_never_locked_is_removed_once_it_is_old(base: Path) -> None:
+    """Its owner was killed between making and locking it; a young one may still get its lock."""
+    old, young = base / f"{PREFIX}old", base / f"{PREFIX}young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    with RunFolder(base):
+        assert not old.exists()
+        assert young.exists()
+
+
+def test_folder_taken_for_abandoned_before_its_lock_is_made_anew(base: Path) -> None:
+    """Another run may find the lock file before it is locked, and remove the folder."""
+    flock, victims = run_folder_module.fcntl.flock, []
+
+    def robbed(lock: IO[str], operation: int) -> None:
+        flock(lock, operation)
+        if not victims and operation == run_folder_module.fcntl.LOCK_EX:
+            victims.append(Path(lock.name).parent)
+            shutil.rmtree(victims[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder_module.fcntl, "flock", robbed)
+        run = RunFolder(base)
+    with run:
+        assert run.path.exists()
+        assert run.path != victims[0]
+
+
+def test_forgotten_process_ends_with_its_object(tmp_path: Path) -> None:
+    """Whoever loses it, in an exception or otherwise, leaves nothing running."""
+    process = ManagedProcess("sleeper", ["sleep", "600"], tmp_path / "log")
+    pid = process.pid
+    del process
+    assert await_end(pid)
+
+
+def test_ctrl_c_at_the_terminal_does_not_reach_it(tmp_path: Path) -> None:
+    """The lab ends its programs in its own order."""
+    process = ManagedProcess("sleeper", ["sleep", "600"], tmp_path / "log")
+    assert os.getpgid(process.pid) == process.pid != os.getpgrp()
+    process.stop()

@@ -1,0 +1,82 @@
+"""Signals unwind a run once; births and clean-ups are left alone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.lab.interrupts import SIGNALS, signals_end_the_run, uninterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def same_handlers_afterwards() -> Iterator[None]:
+    """Whatever happens inside, the handlers are those of before."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    yield
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_first_signal_ends_the_run_and_later_ones_do_not_disturb(number: signal.Signals) -> None:
+    """The exit code is the shell's for that signal."""
+    cleaned = []
+    with pytest.raises(SystemExit) as caught, signals_end_the_run():  # noqa: PT012 - their order is the test
+        try:
+            signal.raise_signal(number)
+        finally:
+            for other in SIGNALS:
+                signal.raise_signal(other)
+            cleaned.append(True)
+    assert caught.value.code == 128 + number
+    assert cleaned
+
+
+def test_signal_waits_for_the_end_of_a_birth() -> None:
+    """The thing is there and registered before the run ends."""
+    born = []
+    with pytest.raises(SystemExit), signals_end_the_run():  # noqa: PT012 - their order is the test
+        with uninterrupted():
+            with uninterrupted():
+                signal.raise_signal(signal.SIGTERM)
+            born.append(True)
+        born.append(False)
+    assert born == [True]
+
+
+def test_ctrl_c_outside_the_command_line_is_put_off_too() -> None:
+    """A library user's KeyboardInterrupt comes at the end."""
+    born = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012 - their order is the test
+        signal.raise_signal(signal.SIGINT)
+        born.append(True)
+    assert born == [True]
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    """`nohup qemu-odx run` outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_end_the_run(), uninterrupted():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_other_threads_are_left_alone() -> None:
+    """Handlers cannot be set there, and are not called there."""
+    ran = []
+
+    def work() -> None:
+        with uninterrupted():
+            ran.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert ran == [True]
