@@ -62,7 +62,7 @@ class _WithExamples(click.RichCommand):
     metavar="id=ID,path=FILE[,...]",
     help="A raw image or block device. size=1G creates a missing image, sparse, and never changes an existing "
     "one; block-size=512|4096; physical-block-size=N is what guests shall align to; serial=TEXT (up to 20 "
-    "characters); readonly=on.",
+    "characters); readonly=on; layers=NAME+NAME puts disk layers on it (docs/layers.md).",
 )
 @click.option(
     "--export",
@@ -72,7 +72,10 @@ class _WithExamples(click.RichCommand):
     metavar="type=TYPE,socket=PATH,...",
     help="A socket for one QEMU at a time. type=vhost-user-scsi with lun0=ID,lun1=ID,... or "
     "type=vhost-user-blk with disk=ID[,mailbox=on|OFFSET]; num-queues=N limits what QEMU may use. A disk may be "
-    "behind several exports. A mailbox takes token copies in a few sectors of the disk (docs/mailbox.md).",
+    "behind several exports. A mailbox takes token copies in a few sectors of the disk (docs/mailbox.md). "
+    "group=NAME says which VM it belongs to: a token made in one group is unknown in every other. If no export has a "
+    "name, all are one group; if any has, one without is a group by itself. owner=USER,socket-group=GROUP,mode=0660 "
+    "set who may connect.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
 @click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")

@@ -62,6 +62,7 @@ class Server:
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
             self._maker = DeviceMaker(self._disks, self._workers)
+            self._maker.groups_named = any(export.group for export in config.exports)
             self._tick()
             self._exports = [self._export(export, undo) for export in config.exports]
             undo.pop_all()
@@ -116,7 +117,7 @@ class Server:
         try:
             make = self._maker
             device = make.blk(config) if isinstance(config, BlkExport) else make.scsi(config)
-            export = RunningExport(config.socket, self._loop, device)
+            export = RunningExport(config.socket, self._loop, device, config.access)
         except ConfigError as error:
             raise ServerError(str(error)) from error
         undo.callback(export.close, lambda: None)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from qemu_odx.disk.layers.table import LAYERS, option_keys
+from qemu_odx.server.access import ACCESS_KEYS, AS_MADE, SocketAccess, parse_access
 from qemu_odx.server.options import (
     ConfigError,
     Options,
@@ -41,8 +42,8 @@ MAX_SERIAL = 20
 """Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
 
 DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly", "physical-block-size", "layers")
-BLK_KEYS = ("type", "socket", "disk", "num-queues", "mailbox")
-SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues")
+BLK_KEYS = ("type", "socket", "disk", "num-queues", "mailbox", "group", *ACCESS_KEYS)
+SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues", "group", *ACCESS_KEYS)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LUN_KEY = re.compile(r"lun(0|[1-9]\d{0,4})")
@@ -70,13 +71,16 @@ class DiskConfig:
 class BlkExport:
     """One `--export type=vhost-user-blk`. `num_queues` is the most that a front end may use.
 
-    `mailbox` is the byte of the disk where the mailbox window begins (`docs/mailbox.md`), None without one.
+    `mailbox` is the byte of the disk where the mailbox window begins (`docs/mailbox.md`), None without one. `group`
+    is the VM whose exports share tokens (`docs/policy.md`), `access` who may connect.
     """
 
     socket: str
     disk: str
     num_queues: int = MAX_QUEUES
     mailbox: int | None = None
+    group: str | None = None
+    access: SocketAccess = AS_MADE
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -86,11 +90,16 @@ class BlkExport:
 
 @dataclass(frozen=True, slots=True)
 class ScsiExport:
-    """One `--export type=vhost-user-scsi`: disks by logical unit number, ascending. Request queues only."""
+    """One `--export type=vhost-user-scsi`: disks by logical unit number, ascending. Request queues only.
+
+    `group` and `access` as in `BlkExport`.
+    """
 
     socket: str
     luns: tuple[tuple[int, str], ...]
     num_queues: int = MAX_QUEUES - SCSI_FIXED_QUEUES
+    group: str | None = None
+    access: SocketAccess = AS_MADE
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -157,7 +166,9 @@ def parse_export(options: Options) -> Export:
 def _blk_export(options: Options) -> Export:
     check_keys(options, BLK_KEYS, ("socket", "disk"))
     queues = get(options, "num-queues", partial(parse_number, least=1, most=MAX_QUEUES), MAX_QUEUES)
-    return BlkExport(options["socket"], options["disk"], queues, get(options, "mailbox", _mailbox, None))
+    mailbox = get(options, "mailbox", _mailbox, None)
+    group, access = get(options, "group", _group, None), parse_access(options)
+    return BlkExport(options["socket"], options["disk"], queues, mailbox, group, access)
 
 
 def _scsi_export(options: Options) -> Export:
@@ -170,7 +181,8 @@ def _scsi_export(options: Options) -> Export:
         raise ConfigError(f"lun{max(luns)}: logical unit numbers go up to {MAX_LUN}")
     most = MAX_QUEUES - SCSI_FIXED_QUEUES
     queues = get(options, "num-queues", partial(parse_number, least=1, most=most), most)
-    return ScsiExport(options["socket"], tuple(sorted(luns.items())), queues)
+    group, access = get(options, "group", _group, None), parse_access(options)
+    return ScsiExport(options["socket"], tuple(sorted(luns.items())), queues, group, access)
 
 
 def _layers(options: Options) -> tuple[str, ...]:
@@ -190,6 +202,12 @@ def _layer_options(options: Options, layers: tuple[str, ...]) -> tuple[tuple[str
         if key in mine and not any(key.startswith(f"{name}-") for name in layers):
             raise ConfigError(f"'{key}' needs its layer: add it to layers=")
     return tuple((key, value) for key, value in options.items() if key in mine)
+
+
+def _group(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise ConfigError(f"'{text}' may hold letters, digits, '.', '_' and '-' only")
+    return text
 
 
 def _block_size(text: str) -> int:

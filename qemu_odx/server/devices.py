@@ -1,7 +1,7 @@
 """Which device model stands behind which export.
 
-Imports `virtio/`, `target/` and the storage port. All exports share one copy manager, so that a token made
-through one is good on every other; all exports of a disk share that disk.
+Imports `virtio/`, `target/` and the storage port. All exports share one copy manager; a token made through one is
+good on every other of its group. All exports of a disk share that disk.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qemu_odx.disk.port import Disk, Runner
-    from qemu_odx.server.config import BlkExport, ScsiExport
+    from qemu_odx.server.config import BlkExport, Export, ScsiExport
     from qemu_odx.virtio.port import Device
 
 
@@ -32,12 +32,21 @@ class DeviceMaker:
 
     Attributes:
         manager: the copy manager of the process; call its `tick` from time to time.
+        groups_named: an export names its group: those that name none are each a group of their own from now on.
     """
 
     def __init__(self, disks: Mapping[str, Disk], runner: Runner) -> None:
         self.manager = CopyManager(runner)
+        self.groups_named = False
         self._disks = disks
         self._runner = runner
+
+    def group(self, config: Export) -> str:
+        """The group of an export: its name; without one "", or its own where others have names (`docs/policy.md`)."""
+        if config.group is not None:
+            self.groups_named = True
+            return config.group
+        return f"socket:{config.socket}" if self.groups_named else ""  # no name has a colon
 
     def blk(self, config: BlkExport) -> Device:
         """A virtio-blk device on one disk; its socket names the initiator port of its mailbox.
@@ -50,25 +59,25 @@ class DeviceMaker:
         def kept_out(writing: bool) -> bool:
             return self.manager.reservations(disk).keeps_out(config.socket, writing=writing)
 
-        mailbox = self._mailbox(config.socket, disk, config.mailbox) if config.mailbox else None
+        mailbox = self._mailbox(config, disk, config.mailbox) if config.mailbox else None
         return BlkDevice(disk, self._runner, num_queues=config.num_queues, kept_out=kept_out, mailbox=mailbox)
 
     def scsi(self, config: ScsiExport) -> Device:
         """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
         units = {number: self._disks[disk] for number, disk in config.luns}
-        target = Target.on(units, self.manager, self._runner)
+        target = Target.on(units, self.manager, self._runner, self.group(config))
         return ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
 
     def resized(self, disk: Disk) -> None:
         """A disk shows another size: unit attentions on every way to it, tokens of what is gone end."""
         shared_disk.resized(self.manager, disk)
 
-    def _mailbox(self, socket: str, disk: Disk, offset: int) -> Mailbox:
+    def _mailbox(self, config: BlkExport, disk: Disk, offset: int) -> Mailbox:
         """A mailbox on a target of its own, with the disk as logical unit 0."""
         _check_room(disk, offset)
-        target = Target.on({0: disk}, self.manager, self._runner)
+        target = Target.on({0: disk}, self.manager, self._runner, self.group(config))
         head = Head(offset, disk.block_size, target.units[0].naa, disk.serial)
-        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(socket))
+        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(config.socket))
 
 
 def _logins(port: str) -> Callable[[], LoginNexus]:

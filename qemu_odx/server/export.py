@@ -10,6 +10,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qemu_odx.server.access import AS_MADE, SocketAccess
 from qemu_odx.server.listener import Listener
 from qemu_odx.vhost.bus_guard import bus_guard
 from qemu_odx.vhost.message import ProtocolError
@@ -150,14 +151,20 @@ class Export:
         ConfigError: the socket cannot be made.
     """
 
-    def __init__(self, path: str, loop: Loop, device: Device) -> None:
+    def __init__(
+        self,
+        path: str,
+        loop: Loop,
+        device: Device,
+        access: SocketAccess = AS_MADE,
+    ) -> None:
         self.path = path
         self._loop = loop
         self._device = device
         self._connection: Connection | None = None
         self._closed: Callable[[], None] | None = None
         self._listening = False
-        self._listener = Listener(path)
+        self._listener = Listener(path, access)
         self._listen(on=True)
 
     def close(self, closed: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
 """A listening unix socket that replaces a stale one, refuses a live one, and removes only itself.
 
-Imports `server/options.py` for its error only. Used by `server/export.py`.
+Imports `server/options.py` for its error, and `server/access.py`. Used by `server/export.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import socket
 import stat
 from pathlib import Path
 
+from qemu_odx.server.access import AS_MADE, SocketAccess
 from qemu_odx.server.options import ConfigError
 
 _PATH_MAX = 107
@@ -18,14 +19,15 @@ _BACKLOG = 8
 
 
 class Listener:
-    """A unix stream socket at `path`, listening from the start.
+    """A unix stream socket at `path`, listening from the start, with owner, group and mode as `access` says.
 
     Raises:
         ConfigError: it cannot be; the sentence says why.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, access: SocketAccess = AS_MADE) -> None:
         self.path = path
+        self._access = access
         _check_place(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -58,10 +60,22 @@ class Listener:
         try:
             self._socket.bind(self.path)
             self._own = _identity(self.path)
+            self._give_access()
             self._socket.listen(_BACKLOG)
         except OSError as error:
             raise ConfigError(f"socket {self.path}: cannot listen here: {error.strerror}") from error
         self._socket.setblocking(False)
+
+    def _give_access(self) -> None:
+        """Between bind and listen, when nobody can connect yet."""
+        try:
+            self._access.apply(self.path)
+        except OSError as error:
+            Path(self.path).unlink()
+            raise ConfigError(
+                f"socket {self.path}: owner, group or mode cannot be set ({error.strerror}): "
+                "give sockets to yourself and your groups, or run as root"
+            ) from error
 
 
 def _check_place(path: str) -> None:

@@ -46,22 +46,24 @@ class Target:
         manager: the copy manager; all targets of the process may share it.
         runner: does slow work.
         power_on_attention: a nexus seen for the first time meets unit attention 29/00 on each unit.
+        group: of the targets whose initiators may use each other's tokens.
     """
 
     units: dict[int, LogicalUnit]
     manager: CopyManager
     runner: Runner
     power_on_attention: bool = True
+    group: str = ""
     tasks: TaskSet = field(default_factory=TaskSet)
     _known: set[Nexus] = field(default_factory=set)
 
     @classmethod
-    def on(cls, disks: Mapping[int, Disk], manager: CopyManager, runner: Runner) -> Target:
-        """A target with a logical unit on each disk, keyed by logical unit number."""
+    def on(cls, disks: Mapping[int, Disk], manager: CopyManager, runner: Runner, group: str = "") -> Target:
+        """A target of a group with a logical unit on each disk, keyed by logical unit number."""
         units = {
             number: LogicalUnit.on(number, disk, DiskQueue(disk, runner)) for number, disk in disks.items()
         }
-        target = cls(units, manager, runner)
+        target = cls(units, manager, runner, group=group)
         manager.join(target)
         return target
 

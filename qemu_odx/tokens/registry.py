@@ -50,7 +50,8 @@ class Token(Generic[P]):
         rod_type: the real type, never "any".
         length: bytes represented.
         creator: key of the logical unit it was made from.
-        owner: I_T nexus it was made over (for quotas; whoever holds the bytes may use them).
+        owner: I_T nexus it was made over (for quotas; whoever in the group holds the bytes may use them).
+        group: of those who may use it; to all others it is unknown.
         payload: what it stands for (a snapshot), opaque here.
         inactivity_timeout: seconds it lives after its last use.
         deadline: clock time of its death if nothing uses it.
@@ -69,6 +70,7 @@ class Token(Generic[P]):
     end_of_life: float
     users: int = 0
     doomed: Fault | None = None
+    group: str = ""
 
     @property
     def identifier(self) -> int:
@@ -84,6 +86,7 @@ class _Tombstone:
     whole: bytes
     cause: Fault
     owner: Hashable
+    group: str
     forget_at: float
 
     def matches(self, data: bytes) -> Fault:
@@ -158,6 +161,7 @@ class TokenRegistry(Generic[P]):
         owner: Hashable,
         inactivity_timeout: float,
         lifetime: float,
+        group: str = "",
     ) -> Token[P]:
         """Make a token. `header.identifier` comes from `next_identifier`."""
         now = self.clock()
@@ -172,6 +176,7 @@ class TokenRegistry(Generic[P]):
             inactivity_timeout,
             now + inactivity_timeout,
             now + lifetime,
+            group=group,
         )
         self._live[header.identifier] = token
         account = self._accounts.setdefault(owner, _Account())
@@ -180,10 +185,11 @@ class TokenRegistry(Generic[P]):
         self._schedule(token)
         return token
 
-    def resolve(self, data: bytes) -> Token[P] | Fault:
+    def resolve(self, data: bytes, group: str = "") -> Token[P] | Fault:
         """The live token with exactly these 512 bytes, or why there is none (SPC-4 5.17.6.5).
 
-        Comparisons of secrets take the same time whatever differs.
+        Comparisons of secrets take the same time whatever differs. A token of another group is as unknown as one
+        that never was, dead or alive.
         """
         self.expire()
         if rod_token.length_field(data) != rod_token.ROD_TOKEN_LENGTH:
@@ -194,8 +200,8 @@ class TokenRegistry(Generic[P]):
         token = self._live.get(identifier)
         if token is None:
             grave = self._dead.get(identifier)
-            return grave.matches(data) if grave else Fault.UNKNOWN
-        if not _same_secret(token.data, data):
+            return grave.matches(data) if grave and grave.group == group else Fault.UNKNOWN
+        if token.group != group or not _same_secret(token.data, data):
             return Fault.UNKNOWN
         if not hmac.compare_digest(token.data, data):
             return Fault.CORRUPT
@@ -230,10 +236,11 @@ class TokenRegistry(Generic[P]):
             self.kill(token, cause)
         return len(doomed)
 
-    def management_tokens(self) -> list[bytes]:
-        """Bytes 0-95 of every live token, oldest first: no secret among them."""
+    def management_tokens(self, group: str = "") -> list[bytes]:
+        """Bytes 0-95 of every live token of a group, oldest first: no secret among them."""
         self.expire()
-        return [token.data[: rod_token.MANAGEMENT_SIZE] for token in self._live.values()]
+        size = rod_token.MANAGEMENT_SIZE
+        return [token.data[:size] for token in self._live.values() if token.group == group]
 
     def next_deadline(self) -> float | None:
         """Clock time at which `expire` has something to do."""
@@ -265,7 +272,7 @@ class TokenRegistry(Generic[P]):
         account.length -= token.length
         forget_at = self.clock() + max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
         secret, whole = _digest(token.data[rod_token.SECRET_OFFSET :]), _digest(token.data)
-        self._dead[token.identifier] = _Tombstone(secret, whole, cause, token.owner, forget_at)
+        self._dead[token.identifier] = _Tombstone(secret, whole, cause, token.owner, token.group, forget_at)
         heapq.heappush(self._deadlines, (forget_at, token.identifier))
         account.graves[token.identifier] = None
         if len(account.graves) > self.quotas.tombstones:

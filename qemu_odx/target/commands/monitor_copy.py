@@ -50,8 +50,8 @@ def abort(request: Request) -> Plan:
 
 
 def report_all_tokens(request: Request) -> Plan:
-    """REPORT ALL ROD TOKENS: bytes 0-95 of each, no secret."""
-    tokens = b"".join(request.manager.tokens.management_tokens())
+    """REPORT ALL ROD TOKENS: bytes 0-95 of each of the group's, no secret."""
+    tokens = b"".join(request.manager.tokens.management_tokens(request.target.group))
     data = (len(tokens) + 4).to_bytes(4, "big") + bytes(4) + tokens
     return cut(data, u32(request.cdb, 10))
 

@@ -127,6 +127,7 @@ def _mint(request: Request, parsed: PopulateToken, snapshot: Snapshot) -> bytes:
         owner=request.nexus,
         inactivity_timeout=parsed.inactivity_timeout or limits.default_inactivity_timeout,
         lifetime=limits.max_lifetime,
+        group=request.target.group,
     )
     return token.data
 

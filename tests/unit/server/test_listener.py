@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_odx.server.access import SocketAccess
 from qemu_odx.server.listener import Listener
 from qemu_odx.server.options import ConfigError
 
@@ -120,3 +121,15 @@ def test_a_refused_place_leaks_no_descriptor(tmp_path: Path) -> None:
         with pytest.raises(ConfigError):
             Listener(str(tmp_path / "no" / "s.sock"))
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208  # a count is enough
+
+
+def test_an_owner_that_cannot_be_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cure is named, and no socket is left behind."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(ConfigError, match="give sockets to yourself"):
+        Listener(str(tmp_path / "s.sock"), SocketAccess(owner=1))
+    assert list(tmp_path.iterdir()) == []
