@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "demo": "qemu_odx.cli.demo",
     "conform": "qemu_odx.cli.conform",
     "windows": "qemu_odx.cli.windows",
+    "doctor": "qemu_odx.cli.doctor",
 }
 """Subcommand -> the module that has the click command of that name."""
 
