@@ -61,7 +61,7 @@ class Server:
             self._disks = {disk.id: _open(disk, undo) for disk in config.disks}
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
-            self._maker = DeviceMaker(self._disks, self._workers)
+            self._maker = DeviceMaker(self._disks, self._workers, self._loop.call_later)
             self._maker.groups_named = any(export.group for export in config.exports)
             self._tick()
             self._exports = [self._export(export, undo) for export in config.exports]

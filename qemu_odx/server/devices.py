@@ -10,6 +10,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from qemu_odx.server.options import ConfigError
+from qemu_odx.tap.gate import Gate, no_later
 from qemu_odx.target import shared_disk
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.port import LoginNexus
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.server.config import BlkExport, Export, ScsiExport
+    from qemu_odx.tap.decision import Later
     from qemu_odx.virtio.port import Device
 
 
@@ -33,11 +35,17 @@ class DeviceMaker:
     Attributes:
         manager: the copy manager of the process; call its `tick` from time to time.
         groups_named: an export names its group: those that name none are each a group of their own from now on.
+        gates: where the requests of each export pass while somebody watches, by its socket.
+
+    Args:
+        later: calls back after some seconds, for delays.
     """
 
-    def __init__(self, disks: Mapping[str, Disk], runner: Runner) -> None:
+    def __init__(self, disks: Mapping[str, Disk], runner: Runner, later: Later = no_later) -> None:
         self.manager = CopyManager(runner)
         self.groups_named = False
+        self.gates: dict[str, Gate] = {}
+        self._later = later
         self._disks = disks
         self._runner = runner
 
@@ -60,22 +68,36 @@ class DeviceMaker:
             return self.manager.reservations(disk).keeps_out(config.socket, writing=writing)
 
         mailbox = self._mailbox(config, disk, config.mailbox) if config.mailbox else None
-        return BlkDevice(disk, self._runner, num_queues=config.num_queues, kept_out=kept_out, mailbox=mailbox)
+        return BlkDevice(
+            disk,
+            self._runner,
+            num_queues=config.num_queues,
+            kept_out=kept_out,
+            mailbox=mailbox,
+            gate=self._gate(config.socket),
+        )
 
     def scsi(self, config: ScsiExport) -> Device:
         """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
         units = {number: self._disks[disk] for number, disk in config.luns}
-        target = Target.on(units, self.manager, self._runner, self.group(config))
+        target = Target.on(units, self.manager, self._runner, self.group(config), self._gate(config.socket))
         return ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
 
     def resized(self, disk: Disk) -> None:
         """A disk shows another size: unit attentions on every way to it, tokens of what is gone end."""
         shared_disk.resized(self.manager, disk)
 
+    def _gate(self, socket: str) -> Gate:
+        """The gate of an export, one for all parts of its device."""
+        if socket not in self.gates:
+            self.gates[socket] = Gate(socket, clock=self.manager.clock, later=self._later)
+        return self.gates[socket]
+
     def _mailbox(self, config: BlkExport, disk: Disk, offset: int) -> Mailbox:
         """A mailbox on a target of its own, with the disk as logical unit 0."""
         _check_room(disk, offset)
-        target = Target.on({0: disk}, self.manager, self._runner, self.group(config))
+        gate = self._gate(config.socket)
+        target = Target.on({0: disk}, self.manager, self._runner, self.group(config), gate)
         head = Head(offset, disk.block_size, target.units[0].naa, disk.serial)
         return Mailbox(target, head, self.manager.clock, new_nexus=_logins(config.socket))
 

@@ -1,6 +1,6 @@
 """What a front door (virtio-scsi, mailbox) asks of the SCSI target.
 
-Imports the storage port's type alone. Implemented by `target/target.py`; used by `virtio/scsi.py`.
+Imports types of the storage port and of `tap/`. Implemented by `target/target.py`; used by `virtio/scsi.py`.
 All calls come from the event loop's thread; `done` is called there too, exactly once per task, perhaps
 before `submit` returns.
 """
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from qemu_odx.disk.port import Disk
+    from qemu_odx.tap.exchange import Origin
+    from qemu_odx.tap.gate import Gate
 
     Nexus = Hashable
     """An I_T nexus: one initiator seen through one target port. Compared, never looked into."""
@@ -71,6 +73,8 @@ class Task:
         data_in: where data for the initiator goes, guest memory.
         done: called once with the reply.
         taken: bytes of data-out that the command asked for, set on its way.
+        origin: where it came from, if somebody watches.
+        limit: blocks after which a token write is to end, None for all of it.
     """
 
     nexus: Nexus
@@ -81,6 +85,8 @@ class Task:
     done: Callable[[Reply], None]
     tag: int = 0
     taken: int = 0
+    origin: Origin | None = None
+    limit: int | None = None
 
 
 class PlainAccess(NamedTuple):
@@ -98,7 +104,13 @@ class PlainAccess(NamedTuple):
 
 
 class ScsiTarget(Protocol):
-    """A SCSI target device: some logical units, one copy manager."""
+    """A SCSI target device: some logical units, one copy manager.
+
+    Attributes:
+        gate: where commands pass while somebody watches.
+    """
+
+    gate: Gate
 
     def luns(self) -> tuple[int, ...]:
         """The logical unit numbers that exist, ascending."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from qemu_odx.disk.dispatch import DiskQueue
-from qemu_odx.target import execute, shared_disk
+from qemu_odx.tap.gate import Gate
+from qemu_odx.target import execute, shared_disk, tapped
 from qemu_odx.target.commands.inquiry import absent_unit
 from qemu_odx.target.commands.report import report_luns_of
 from qemu_odx.target.commands.table import HANDLERS
@@ -47,6 +48,7 @@ class Target:
         runner: does slow work.
         power_on_attention: a nexus seen for the first time meets unit attention 29/00 on each unit.
         group: of the targets whose initiators may use each other's tokens.
+        gate: where commands pass while somebody watches.
     """
 
     units: dict[int, LogicalUnit]
@@ -55,15 +57,23 @@ class Target:
     power_on_attention: bool = True
     group: str = ""
     tasks: TaskSet = field(default_factory=TaskSet)
+    gate: Gate = field(default_factory=Gate)
     _known: set[Nexus] = field(default_factory=set)
 
     @classmethod
-    def on(cls, disks: Mapping[int, Disk], manager: CopyManager, runner: Runner, group: str = "") -> Target:
+    def on(
+        cls,
+        disks: Mapping[int, Disk],
+        manager: CopyManager,
+        runner: Runner,
+        group: str = "",
+        gate: Gate | None = None,
+    ) -> Target:
         """A target of a group with a logical unit on each disk, keyed by logical unit number."""
         units = {
             number: LogicalUnit.on(number, disk, DiskQueue(disk, runner)) for number, disk in disks.items()
         }
-        target = cls(units, manager, runner, group=group)
+        target = cls(units, manager, runner, group=group, gate=gate or Gate())
         manager.join(target)
         return target
 
@@ -89,13 +99,15 @@ class Target:
         """Execute a task; its `done` is called exactly once."""
         self._greet(task.nexus)
         entry = self.tasks.enter(task)
-        plan = self._plan(task)
-        execute.perform(plan, task, self, entry.finish)
+        if self.gate.taps:
+            tapped.run(self, entry)
+        else:
+            execute.perform(self.plan(task), task, self, entry.finish)
 
     def plain_access(self, nexus: Nexus, lun: int) -> PlainAccess | None:
         """The disk, if no attention is pending, nothing is reserved and the unit is ready."""
         unit = self.units.get(lun)
-        if unit is None or nexus not in self._known or unit.needs_attention(nexus):
+        if self.gate.taps or unit is None or nexus not in self._known or unit.needs_attention(nexus):
             return None
         if unit.not_ready() is not None or unit.reservations.any:
             return None
@@ -109,7 +121,8 @@ class Target:
             for unit in self.units.values():
                 unit.attend(nexus, sense.RESET)
 
-    def _plan(self, task: Task) -> Plan:
+    def plan(self, task: Task) -> Plan:
+        """What is to be done for a task, after every check."""
         unit = self.units.get(task.lun)
         if unit is None:
             return self._absent(task)

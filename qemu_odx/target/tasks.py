@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qemu_odx.tap.gate import Course
     from qemu_odx.target.port import Nexus, Reply, Task
     from qemu_odx.tokens.operations import Operation
 
@@ -22,12 +23,14 @@ class Entry:
     Attributes:
         copy: the foreground copy operation it waits for, told to stop if the task is aborted.
         aborted: a task management function hit it.
+        course: its way through the gate, if somebody watches.
     """
 
     task: Task
     tasks: TaskSet
     copy: Operation | None = None
     aborted: bool = False
+    course: Course[Reply] | None = None
     when_over: list[Callable[[], None]] = field(default_factory=list)
 
     def abort(self, over: Callable[[], None]) -> None:
@@ -36,6 +39,8 @@ class Entry:
         self.when_over.append(over)
         if self.copy is not None:
             self.copy.abort = True
+        if self.course is not None:
+            self.course.abort()
 
     def finish(self, reply: Reply) -> None:
         """The task has ended; an aborted one shows no status."""

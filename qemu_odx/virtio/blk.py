@@ -11,7 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from qemu_odx.disk.dispatch import DiskQueue
-from qemu_odx.virtio import blk_packet
+from qemu_odx.tap.exchange import Kind, Origin
+from qemu_odx.tap.gate import Gate
+from qemu_odx.virtio import blk_packet, blk_tapped
 from qemu_odx.virtio.blk_express import BlkExpress
 from qemu_odx.virtio.chain import fill
 from qemu_odx.virtio.queues import Queues
@@ -37,9 +39,13 @@ _PHYSICAL_BLOCK: Final = 4096
 
 
 class Request:
-    """One request after its header: data views, and where the status byte goes."""
+    """One request after its header: data views, and where the status byte goes.
 
-    __slots__ = ("chain", "data_in", "data_in_length", "sector", "status")
+    Attributes:
+        intercept: if set, called in place of the end: somebody watches.
+    """
+
+    __slots__ = ("chain", "data_in", "data_in_length", "intercept", "sector", "status")
 
     def __init__(self, chain: Chain, sector: int) -> None:
         last = chain.writable[-1]
@@ -48,9 +54,13 @@ class Request:
         self.status = last[-1:]
         self.data_in = [*chain.writable[:-1], last[:-1]] if len(last) > 1 else chain.writable[:-1]
         self.data_in_length = chain.writable_length - 1
+        self.intercept: Callable[[int, int], None] | None = None
 
-    def end(self, status: Status, written: int = 0) -> None:
+    def end(self, status: int, written: int = 0) -> None:
         """Store the status and complete, with `written` bytes of data at the start of the writable part."""
+        if self.intercept is not None:
+            self.intercept(status, written)
+            return
         self.status[0] = status
         self.chain.complete(written + 1 if written == self.data_in_length else written)
 
@@ -75,6 +85,7 @@ class BlkDevice:
         kept_out: asked with True before a write, with False before a read: whether a SCSI initiator's reservation
             of the disk forbids it now. Such requests end with IOERR.
         mailbox: takes SCSI commands in a window of the disk, if there is to be one.
+        gate: where requests pass while somebody watches; the mailbox's target should have the same.
     """
 
     def __init__(
@@ -85,10 +96,12 @@ class BlkDevice:
         num_queues: int = 1,
         kept_out: Callable[[bool], bool] = lambda _writing: False,
         mailbox: Mailbox | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self._disk = disk
         self._kept_out = kept_out
         self._mailbox = mailbox
+        self.gate = gate or Gate(disk.name)
         queue = DiskQueue(disk, runner)
         self._window = Window(queue, mailbox) if mailbox else None
         self._io = self._window or queue
@@ -170,12 +183,12 @@ class BlkDevice:
     def start_queue(self, index: int, ring: Ring) -> None:
         """Serve a ring."""
         disk = cast("Disk", self._window) if self._window else self._disk  # has what the express lane uses
-        express = BlkExpress(disk, ring, self._may_write)
+        express, gate = BlkExpress(disk, ring, self._may_write), self.gate
 
         def lane(heads: Sequence[int], done: list[int]) -> Sequence[int]:
-            return heads if self._kept_out(False) else express(heads, done)
+            return heads if gate.taps or self._kept_out(False) else express(heads, done)
 
-        self._queues.start(index, ring, self._handle, lane)
+        self._queues.start(index, ring, partial(self._handle, index), lane)
 
     def kick(self, index: int) -> None:
         """Process what is available."""
@@ -184,6 +197,7 @@ class BlkDevice:
     def stop_queue(self, index: int, stopped: Callable[[int], None]) -> None:
         """Stop serving a ring."""
         self._queues.stop(index, stopped)
+        self.gate.stop()
 
     def resized(self, disk_name: str) -> None:
         """The capacity is in the configuration space."""
@@ -200,21 +214,36 @@ class BlkDevice:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def _handle(self, chain: Chain) -> None:
+    def _handle(self, queue: int, chain: Chain) -> None:
         if chain.fault is not None:
+            self._refused(queue, chain, chain.fault)
             reached = chain.patch(-1, bytes([Status.IOERR]))
             chain.complete(1 if reached and chain.writable_length == 1 else 0)
             return
         if chain.readable_length < wire.HEADER_SIZE or not chain.writable_length:
+            self._refused(queue, chain, "no header or no status byte")
             chain.complete(0)
             return
         kind, _, sector = wire.HEADER.unpack(chain.read_exact(wire.HEADER_SIZE))
         request = Request(chain, sector)
+        if self.gate.taps:
+            serve = partial(self._serve, kind, request)
+            blk_tapped.run(self.gate, request, serve, kind=kind, queue=queue, disk=self._disk.name)
+        else:
+            self._serve(kind, request)
+
+    def _serve(self, kind: int, request: Request) -> None:
         handler = self._handlers.get(kind)
         if handler is None:
             request.end(Status.UNSUPP)
         else:
             handler(request)
+
+    def _refused(self, queue: int, chain: Chain, why: str) -> None:
+        if self.gate.taps:
+            exchange = self.gate.exchange(Kind.REFUSED, why)
+            exchange.origin, exchange.disk = Origin(queue, chain.head, *chain.shape()), self._disk.name
+            self.gate.refused(exchange)
 
     def _read(self, request: Request) -> None:
         length, wrong_way = request.data_in_length, request.chain.readable_length

@@ -101,6 +101,11 @@ class Chain:
         """Lengths of the readable descriptors: framing that only legacy SCSI packets have (VIRTIO 1.2, 5.2.6.5)."""
         return [length for _, length, flags in self._descriptors if length and not flags & F_WRITE]
 
+    def shape(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Lengths of the descriptors as the guest made them: of those it fills, of those the device fills."""
+        out = tuple(length for _, length, flags in self._descriptors if not flags & F_WRITE)
+        return out, tuple(length for _, length in self._targets())
+
     def read_exact(self, length: int) -> bytes:
         """Consume `length` bytes of the readable part: a private copy, made once, whatever the borders.
 

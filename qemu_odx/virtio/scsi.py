@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from qemu_odx.tap.exchange import Kind, Origin
 from qemu_odx.target.port import Task
 from qemu_odx.virtio.chain import fill, split
 from qemu_odx.virtio.queues import Queues
@@ -107,6 +108,7 @@ class ScsiDevice:
         self._events = EventQueue("virtio-scsi")
         self._nexus = new_nexus()
         self._acked = 0
+        self.gate = target.gate
         self._control = Control(target, self._queues.publish)
 
     # -- virtio/port.Device ------------------------------------------------------------------------
@@ -150,7 +152,8 @@ class ScsiDevice:
         elif index == wire.CONTROL_QUEUE:
             self._queues.start(index, ring, self._handle_control)
         else:
-            self._queues.start(index, ring, self._handle, ScsiExpress(ring, self._plain_access))
+            lane = ScsiExpress(ring, self._plain_access)
+            self._queues.start(index, ring, partial(self._handle, index), lane)
 
     def kick(self, index: int) -> None:
         """Process what is available."""
@@ -165,6 +168,7 @@ class ScsiDevice:
             self._events.stop(stopped)
         else:
             self._queues.stop(index, stopped)
+        self.gate.stop()
 
     def resized(self, disk_name: str) -> None:
         """Say so for each logical unit on the disk; drivers that take no events meet a unit attention."""
@@ -201,26 +205,29 @@ class ScsiDevice:
     def _handle_control(self, chain: Chain) -> None:
         self._control.handle(chain, self._nexus)
 
-    def _handle(self, chain: Chain) -> None:
+    def _handle(self, queue: int, chain: Chain) -> None:
         if chain.fault is not None:
+            self._watch_refused(queue, chain, chain.fault)
             chain.complete(wire.RESPONSE_SIZE if chain.patch(0, _MALFORMED) else 0)
             return
         if chain.writable_length < wire.RESPONSE_SIZE:
+            self._watch_refused(queue, chain, "no room for a response")
             chain.complete(0)
             return
         if chain.readable_length < wire.COMMAND_SIZE:
-            _refuse(chain, Response.FAILURE)
+            self._refuse(queue, chain, Response.FAILURE, "no whole command")
             return
         lun, tag, _, _, _, cdb = wire.COMMAND.unpack(chain.read_exact(wire.COMMAND_SIZE))
         address = wire.decode_lun(lun)
         if chain.readable and chain.writable_length > wire.RESPONSE_SIZE:
-            _refuse(chain, Response.FAILURE)  # bidirectional without INOUT (5.6.6.1.2)
+            # Without INOUT (5.6.6.1.2).
+            self._refuse(queue, chain, Response.FAILURE, "data both ways")
         elif address is None or address.target or (address.well_known and cdb[0] != _REPORT_LUNS):
-            _refuse(chain, Response.BAD_TARGET)
+            self._refuse(queue, chain, Response.BAD_TARGET, f"no such target or unit: {lun.hex()}")
         else:
-            self._submit(chain, address.lun, tag, cdb)
+            self._submit(queue, chain, address.lun, tag, cdb)
 
-    def _submit(self, chain: Chain, lun: int, tag: int, cdb: bytes) -> None:
+    def _submit(self, queue: int, chain: Chain, lun: int, tag: int, cdb: bytes) -> None:
         command = Command(chain, lun, tag, cdb[0])
         self._control.open.add(command)
         task = Task(
@@ -232,17 +239,25 @@ class ScsiDevice:
             done=partial(self._done, command),
             tag=tag,
         )
+        if self.gate.taps:
+            task.origin = Origin(queue, chain.head, *chain.shape())
         self._target.submit(task)
 
     def _done(self, command: Command, reply: Reply) -> None:
         self._control.open.discard(command)
         command.respond(reply)
 
+    def _refuse(self, queue: int, chain: Chain, response: Response, why: str) -> None:
+        self._watch_refused(queue, chain, why)
+        fill(chain.writable, wire.RESPONSE.pack(0, 0, 0, 0, response, b""))
+        chain.complete(wire.RESPONSE_SIZE)
+
+    def _watch_refused(self, queue: int, chain: Chain, why: str) -> None:
+        if self.gate.taps:
+            exchange = self.gate.exchange(Kind.REFUSED, why)
+            exchange.origin = Origin(queue, chain.head, *chain.shape())
+            self.gate.refused(exchange)
+
 
 def _nothing() -> None:
     """All queues are stopped: no task of the old nexus is left to wait for."""
-
-
-def _refuse(chain: Chain, response: Response) -> None:
-    fill(chain.writable, wire.RESPONSE.pack(0, 0, 0, 0, response, b""))
-    chain.complete(wire.RESPONSE_SIZE)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qemu_odx.tap.exchange import Kind, Origin, Outcome
 from qemu_odx.virtio.chain import fill
 from qemu_odx.wire.virtio import scsi as wire
 from qemu_odx.wire.virtio.scsi import Response, TaskManagement
@@ -17,6 +18,7 @@ from qemu_odx.wire.virtio.scsi import Response, TaskManagement
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from qemu_odx.tap.decision import Answer
     from qemu_odx.target.port import ScsiTarget
     from qemu_odx.virtio.chain import Chain
     from qemu_odx.virtio.scsi import Command
@@ -25,6 +27,37 @@ if TYPE_CHECKING:
     """Carries out a task management function on (nexus, LUN, tag), then gives its response."""
 
 _RESETS = (TaskManagement.I_T_NEXUS_RESET, TaskManagement.LOGICAL_UNIT_RESET)
+
+
+class ControlJob:
+    """A task management function at the gate; see `tap/gate.Job`."""
+
+    def __init__(
+        self, carry_out: Callable[[Callable[[Response], None]], None], over: Callable[[Response], None]
+    ) -> None:
+        self._carry_out = carry_out
+        self._over = over
+
+    def execute(self, blocks: int | None, done: Callable[[Response], None]) -> None:
+        """Carry it out; there is nothing to cut."""
+        del blocks
+        self._carry_out(done)
+
+    def answered(self, answer: Answer | None, result: Response | None) -> Response:
+        """The response replaced."""
+        return Response(answer.status) if answer else result or Response.OK
+
+    def given_up(self) -> Response:
+        """The function was not carried out."""
+        return Response.FAILURE
+
+    def outcome(self, result: Response) -> Outcome:
+        """The response, in a tap's words."""
+        return Outcome(result)
+
+    def finish(self, result: Response) -> None:
+        """Answer the driver."""
+        self._over(result)
 
 
 class Control:
@@ -78,8 +111,31 @@ class Control:
         elif address.lun not in self._target.luns() and subtype != TaskManagement.I_T_NEXUS_RESET:
             _answer(chain, bytes([Response.INCORRECT_LUN]))
         else:
-            self._mark_hit(subtype, address.lun, tag)
-            function(nexus, address.lun, tag, partial(self._over, chain))
+            carry_out = partial(self._carry_out, function, (nexus, subtype, address.lun, tag))
+            if self._target.gate.taps:
+                self._watched(chain, (nexus, subtype, address.lun, tag), carry_out)
+            else:
+                carry_out(partial(self._over, chain))
+
+    def _carry_out(
+        self, function: Function, what: tuple[Hashable, int, int, int], over: Callable[[Response], None]
+    ) -> None:
+        nexus, subtype, lun, tag = what
+        self._mark_hit(subtype, lun, tag)
+        function(nexus, lun, tag, over)
+
+    def _watched(
+        self,
+        chain: Chain,
+        what: tuple[Hashable, int, int, int],
+        carry_out: Callable[[Callable[[Response], None]], None],
+    ) -> None:
+        """Through the gate, since somebody watches."""
+        gate, subtype = self._target.gate, TaskManagement(what[1])
+        exchange = gate.exchange(Kind.CONTROL, subtype.name.replace("_", " "))
+        exchange.origin = Origin(wire.CONTROL_QUEUE, chain.head, *chain.shape())
+        exchange.nexus, exchange.code, exchange.lun, exchange.tag = what
+        gate.run(exchange, ControlJob(carry_out, partial(self._over, chain)))
 
     def _over(self, chain: Chain, response: Response) -> None:
         self._publish()

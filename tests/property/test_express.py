@@ -1,4 +1,4 @@
-"""The express lanes against the plain way: two equal worlds, one of them without lanes, must stay equal."""
+"""Express lanes, and taps, against the plain way: equal worlds, one with and one without, must stay equal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qemu_odx.disk.memory import memory_disk
+from qemu_odx.tap.decision import Decision
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.target import Target
 from qemu_odx.testing.driver import DriverQueue, Piece
@@ -23,6 +24,9 @@ from qemu_odx.wire.virtio import blk, scsi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qemu_odx.tap.exchange import Exchange, Outcome
+    from qemu_odx.tap.gate import Tap
 
 ROOM = 32
 """Sectors of the disk that each request of a batch has to itself: requests in flight have no order."""
@@ -77,7 +81,9 @@ def steps(kinds: Sequence[int]) -> st.SearchStrategy[Step]:
 class World:
     """A disk, a device, its request queue."""
 
-    def __init__(self, device: str, *, plain: bool, block_size: int, wce: int) -> None:
+    def __init__(
+        self, device: str, *, plain: bool, block_size: int, wce: int, tap: Tap | None = None
+    ) -> None:
         self.ram = GuestRam(4 << 20, pieces=2)
         self.disk = memory_disk("d", SECTORS * 512, block_size)
         self.disk.write(0, [random.Random(1).randbytes(SECTORS * 512)])
@@ -106,6 +112,8 @@ class World:
         for kind in (0x00, 0x28) if self.scsi else (0,):
             self.run([Step(kind, 0, 4096, 1, "usual", 0, 0, 0)])
         self.taken = 0
+        if tap is not None:
+            self.device.gate.add(tap)
 
     def _count(self, lane: Lane) -> None:
         self._lane = lane
@@ -198,6 +206,46 @@ def check(device: str, batches: list[list[Step]], block_size: int, wce: int) -> 
             world.close()
 
 
+class Idle:
+    """A tap that decides nothing, and counts."""
+
+    def __init__(self) -> None:
+        self.open: list[Exchange] = []
+        self.seen = 0
+
+    def taken(self, exchange: Exchange) -> Decision | None:
+        """Not even a decision to do everything as usual, every other time."""
+        assert exchange.spans is not None
+        self.open.append(exchange)
+        self.seen += 1
+        return Decision() if self.seen % 2 else None
+
+    def ended(self, exchange: Exchange, outcome: Outcome) -> None:
+        """Each that was taken, once."""
+        assert outcome.ended >= exchange.taken
+        self.open.remove(exchange)
+
+
+def check_tap(device: str, batches: list[list[Step]], block_size: int, wce: int) -> None:
+    """Run the batches in a world without lanes, and in one with lanes and a tap, and compare."""
+    tap = Idle()
+    worlds = [
+        World(device, plain=True, block_size=block_size, wce=wce),
+        World(device, plain=False, block_size=block_size, wce=wce, tap=tap),
+    ]
+    try:
+        for batch in batches:
+            plain, tapped = (world.run(batch) for world in worlds)
+            assert tapped == plain
+            assert worlds[1].content() == worlds[0].content()
+        assert worlds[1].taken == 0
+        assert tap.seen == sum(map(len, batches))
+        assert tap.open == []
+    finally:
+        for world in worlds:
+            world.close()
+
+
 _blocks = st.sampled_from([512, 512, 4096])
 _BLK_KINDS = [0, 0, 1, 1, 4, 8, 99]
 _SCSI_KINDS = [0x28, 0x28, 0x2A, 0x2A, 0x88, 0x8A, 0x00, 0x12, 0x83]
@@ -222,6 +270,22 @@ def test_blk_lane_does_what_the_plain_way_does(batches: list[list[Step]], block_
 def test_scsi_lane_does_what_the_plain_way_does(batches: list[list[Step]], block_size: int) -> None:
     """Response, sense, residual, used length, data, disk: all the same."""
     check("scsi", batches, block_size, 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    device=st.sampled_from(["blk", "scsi"]),
+    data=st.data(),
+    block_size=_blocks,
+    wce=st.sampled_from([1, 0]),
+)
+def test_a_tap_that_decides_nothing_changes_nothing(
+    device: str, data: st.DataObject, block_size: int, wce: int
+) -> None:
+    """It sees every request taken and ended, malformed ones too, and no lane is open."""
+    kinds = _BLK_KINDS if device == "blk" else _SCSI_KINDS
+    batch = st.lists(steps(kinds), min_size=1, max_size=BATCH)
+    check_tap(device, data.draw(st.lists(batch, min_size=1, max_size=3)), block_size, wce)
 
 
 @pytest.mark.parametrize(("device", "kinds"), [("blk", (0, 1)), ("scsi", (0x28, 0x2A, 0x88, 0x8A))])

@@ -83,6 +83,8 @@ def _checked(request: Request, parsed: WriteUsingToken, identifier: int) -> _Wri
         return sense.INVALID_FIELD_IN_LIST.at(8)
     if granted < asked and not parsed.immediate and request.manager.policy.over_ask is OverAsk.REFUSE:
         return Sense(Key.ILLEGAL_REQUEST, 0x0D, 0x04, information=0)
+    if request.task.limit is not None:
+        granted = min(granted, request.task.limit)
     if request.manager.too_busy(request.nexus):
         return sense.INSUFFICIENT_RESOURCES
     status = OperationStatus.BACKGROUND if parsed.immediate else OperationStatus.FOREGROUND

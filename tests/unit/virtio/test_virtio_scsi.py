@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_odx.tap.gate import Gate
 from qemu_odx.target.port import Reply
 from qemu_odx.testing.driver import DriverQueue, Piece, Request
 from qemu_odx.virtio.scsi import ScsiDevice
@@ -27,6 +28,7 @@ class FakeTarget:
     """A target with LUNs 0 and 3 that notes what it is asked and answers what the test says."""
 
     def __init__(self) -> None:
+        self.gate = Gate()
         self.reply: Reply | None = Reply(0)
         self.tasks: list[Task] = []
         self.asked: list[tuple[object, ...]] = []

@@ -1,0 +1,19 @@
+"""A bench whose teardown checks that every queue can stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tap_bench import TapBench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def bench() -> Iterator[TapBench]:
+    """Two devices on one disk."""
+    made = TapBench()
+    yield made
+    made.close()
