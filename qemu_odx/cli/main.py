@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "conform": "qemu_odx.cli.conform",
     "windows": "qemu_odx.cli.windows",
     "doctor": "qemu_odx.cli.doctor",
+    "config": "qemu_odx.cli.config",
 }
 """Subcommand -> the module that has the click command of that name."""
 
