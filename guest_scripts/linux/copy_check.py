@@ -10,6 +10,7 @@ import mmap
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from disks import CHUNK, DirectDisk, DiskError
 from sg import ScsiDisk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from odx import Disk
 
@@ -48,6 +49,20 @@ class CopyCost:
     ring_bytes: int
 
 
+class Stopwatch:
+    """The time of each request: `samples` has operation, bytes and seconds of every one."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[str, int, float]] = []
+
+    @contextmanager
+    def timed(self, operation: str, length: int) -> Iterator[None]:
+        """Time what happens inside."""
+        began = time.perf_counter()
+        yield
+        self.samples.append((operation, length, time.perf_counter() - began))
+
+
 class TokenCopy:
     """Tokens for a stretch of the source, and later their use on the destination, with the cost of both."""
 
@@ -61,6 +76,7 @@ class TokenCopy:
         self._write_limits = odx.limits(self._destination)
         self._source.ring_bytes = self._destination.ring_bytes = 0
         self._list_identifier = 0
+        self.watch = Stopwatch()
         started = time.perf_counter()
         self._tokens = self._populate(SOURCE_OFFSET // self._source_block, length // self._source_block)
         self._seconds = time.perf_counter() - started
@@ -73,7 +89,8 @@ class TokenCopy:
         tokens = []
         while blocks:
             share = self._limits.populate_blocks(blocks)
-            data = odx.populate_token(self._source, self._next_identifier(), lba, share)
+            with self.watch.timed("POPULATE TOKEN", share * self._source_block):
+                data = odx.populate_token(self._source, self._next_identifier(), lba, share)
             tokens.append(odx.Token(data, share * self._source_block))
             lba, blocks = lba + share, blocks - share
         return tokens
@@ -87,9 +104,11 @@ class TokenCopy:
             done, blocks = 0, token.length // block
             while done < blocks:
                 share = self._write_limits.write_blocks(blocks - done, block)
-                odx.write_using_token(
-                    self._destination, self._next_identifier(), token.data, offset=done, lba=lba, blocks=share
-                )
+                identifier = self._next_identifier()
+                with self.watch.timed("WRITE USING TOKEN", share * block):
+                    odx.write_using_token(
+                        self._destination, identifier, token.data, offset=done, lba=lba, blocks=share
+                    )
                 lba, done = lba + share, done + share
                 on_progress((lba - start) * block)
         self._seconds += time.perf_counter() - began
@@ -123,14 +142,18 @@ def overwrite(disk: DirectDisk, offset: int, length: int, progress: Callable[[in
         progress(position + CHUNK)
 
 
-def plain_copy(source: DirectDisk, destination: DirectDisk, offset: int, length: int) -> CopyCost:
+def plain_copy(
+    source: DirectDisk, destination: DirectDisk, offset: int, length: int, watch: Stopwatch
+) -> CopyCost:
     """Copy the source stretch to `offset` of the destination by reading and writing."""
     before = source.ring_bytes + destination.ring_bytes
     buffer = mmap.mmap(-1, CHUNK)
     started = time.perf_counter()
     for position in range(0, length, CHUNK):
-        source.read(SOURCE_OFFSET + position, buffer)
-        destination.write(offset + position, buffer)
+        with watch.timed("read", CHUNK):
+            source.read(SOURCE_OFFSET + position, buffer)
+        with watch.timed("write", CHUNK):
+            destination.write(offset + position, buffer)
     seconds = time.perf_counter() - started
     return CopyCost(length, seconds, source.ring_bytes + destination.ring_bytes - before)
 
@@ -154,7 +177,8 @@ def check_copy(nodes: Nodes, length: int, progress: Progress, opener: Opener = S
     after = source.sha256(SOURCE_OFFSET, length, step("reading the source again"))
     copy.write(TOKEN_DESTINATION_OFFSET, step("writing by token"))
     plain_offset = TOKEN_DESTINATION_OFFSET + length
-    plain = plain_copy(source, destination, plain_offset, length)
+    watch = Stopwatch()
+    plain = plain_copy(source, destination, plain_offset, length, watch)
     with ThreadPoolExecutor(2) as pool:  # two at a time: hashing is what takes long
         arrived = pool.submit(
             destination.sha256, TOKEN_DESTINATION_OFFSET, length, step("reading the destination")
@@ -169,4 +193,10 @@ def check_copy(nodes: Nodes, length: int, progress: Progress, opener: Opener = S
         "destination": arrived.result(),
         "destination_through_blk": through_blk.result(),
     }
-    return {"sha256": hashes, "token_copy": vars(copy.cost()), "plain_copy": vars(plain)}
+    samples = {"token_copy": copy.watch.samples, "plain_copy": watch.samples}
+    return {
+        "sha256": hashes,
+        "token_copy": vars(copy.cost()),
+        "plain_copy": vars(plain),
+        "samples": samples,
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from qemu_odx.cli.demo_report import reported
 from qemu_odx.cli.demo_wine import print_wine_result
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
@@ -23,7 +25,7 @@ from qemu_odx.lab.phases import Silent
 from qemu_odx.lab.wine import WineResult, run_wine_demo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qemu_odx.lab.phases import Observer
 
@@ -52,15 +54,23 @@ SHOWN_DIGITS = 32  # of 64: enough to compare by eye on a line of 80; --json has
     help="wine: Windows' offload IOCTL from a Windows program through our filter driver, under Wine.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def demo(*, guest: str, as_json: bool) -> None:
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
+)
+def demo(*, guest: str, as_json: bool, report_folder: Path | None) -> None:
     """Boot a guest on our disks, copy by token, overwrite the source in between, and check the data.
 
     Needs QEMU and, the first time, the network for the guest's packages.
     """
     errors = Console(stderr=True)
+    run: Callable[..., DemoResult | WineResult] = run_demo if guest == "linux" else run_wine_demo
     try:
         with signals_end_the_run(), _shown(errors) as observer:
-            result = run_demo(observer) if guest == "linux" else run_wine_demo(observer)
+            result = run(observer) if report_folder is None else reported(run, observer, report_folder)
     except LabError as error:
         if as_json:
             click.echo(json.dumps({"ok": False, "error": str(error), "logs": _text(error.logs)}))

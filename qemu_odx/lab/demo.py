@@ -9,7 +9,7 @@ import json
 import re
 import shlex
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from qemu_odx.lab.accelerator import choose_accelerator
@@ -47,7 +47,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the guest found. `as_json` is the public form."""
+    """What the guest found. `as_json` is the public form.
+
+    `samples` are the requests of "token_copy" and "plain_copy", each with operation, bytes and seconds.
+    """
 
     guest: str
     accelerator: str
@@ -55,6 +58,7 @@ class DemoResult:
     token_copy: Cost
     plain_copy: Cost
     phases: Mapping[str, float]
+    samples: Mapping[str, list[tuple[str, int, float]]] = field(default_factory=dict)
 
     @property
     def point_in_time(self) -> bool:
@@ -95,8 +99,12 @@ def _cost_as_json(cost: Cost) -> dict[str, Any]:
     return {"bytes": cost.bytes, "seconds": round(cost.seconds, 6), "ring_bytes": cost.ring_bytes}
 
 
-def run_demo(observer: Observer | None = None) -> DemoResult:
+def run_demo(observer: Observer | None = None, *, logs: Path | None = None) -> DemoResult:
     """Run the whole demonstration and clean up after it.
+
+    Args:
+        observer: is told how it goes.
+        logs: a folder that takes the logs however it ends.
 
     Raises:
         LabError: something is missing or failed, or the data is wrong; `logs` says where the logs are.
@@ -104,7 +112,7 @@ def run_demo(observer: Observer | None = None) -> DemoResult:
     phases = Phases(observer or Silent())
     with phases.phase("image"):
         image = ensure_image(report=phases.observer.detail)
-    with logs_kept() as folder:
+    with logs_kept(logs) as folder:
         accelerator = choose_accelerator()
         disks, scsi, blk = demo_disks(folder)
         with ExitStack() as stack:
@@ -127,14 +135,20 @@ def run_demo(observer: Observer | None = None) -> DemoResult:
 
 
 @contextmanager
-def logs_kept() -> Iterator[Path]:
-    """A run folder; if the run fails, its logs are copied to where they stay and the error says where."""
+def logs_kept(wanted: Path | None = None) -> Iterator[Path]:
+    """A run folder; if the run fails, its logs are copied to where they stay and the error says where.
+
+    The folder `wanted` gets them in any case.
+    """
     with RunFolder() as run:
         try:
             yield run.path
         except LabError as error:
             error.logs = run.keep_logs()
             raise
+        finally:
+            if wanted is not None:
+                run.copy_logs(wanted)
 
 
 def demo_disks(folder: Path) -> tuple[list[DiskSpec], ScsiExport, BlkExport]:
@@ -191,4 +205,5 @@ def _result(found: dict[str, Any], guest: str, accelerator: str, phases: Mapping
         token_copy=Cost(**found["token_copy"]),
         plain_copy=Cost(**found["plain_copy"]),
         phases=phases,
+        samples={name: [tuple(one) for one in every] for name, every in found.get("samples", {}).items()},
     )

@@ -57,13 +57,18 @@ class RunFolder:
         runs.mkdir(parents=True, exist_ok=True)
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         kept = Path(tempfile.mkdtemp(prefix=f"{stamp}-", dir=runs))
-        for log in self.path.iterdir():
-            if log.suffix in KEPT_KINDS and log.is_file():
-                shutil.copy(log, kept)
+        self.copy_logs(kept)
         _point_to(runs / LATEST, kept)
         for old in _oldest_first(runs)[:-KEPT_RUNS]:
             shutil.rmtree(old, ignore_errors=True)
         return kept
+
+    def copy_logs(self, folder: Path) -> None:
+        """Copy the logs there; the folder is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for log in self.path.iterdir():
+            if log.suffix in KEPT_KINDS and log.is_file():
+                shutil.copy(log, folder)
 
     def close(self) -> None:
         """Remove the folder and all in it. Idempotent."""

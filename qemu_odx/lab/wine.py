@@ -116,8 +116,12 @@ class WineResult:
         }
 
 
-def run_wine_demo(observer: Observer | None = None) -> WineResult:
+def run_wine_demo(observer: Observer | None = None, *, logs: Path | None = None) -> WineResult:
     """Run the whole demonstration and clean up after it.
+
+    Args:
+        observer: is told how it goes.
+        logs: a folder that takes the logs however it ends.
 
     Raises:
         LabError: something is missing or failed, or a status or a byte is wrong; `logs` says where the logs are.
@@ -126,7 +130,7 @@ def run_wine_demo(observer: Observer | None = None) -> WineResult:
     with phases.phase("image"):
         image = ensure_image("wine", report=phases.observer.detail)
         programs = ensure_programs()
-    with logs_kept() as folder, ExitStack() as stack:
+    with logs_kept(logs) as folder, ExitStack() as stack:
         disk = DiskSpec("d0", folder / "d0.img", wine_cases.DISK_BYTES, "odx-wine")
         exports = [
             BlkExport(folder / "mailbox.sock", "d0", mailbox=True),

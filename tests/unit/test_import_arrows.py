@@ -23,8 +23,9 @@ BELOW = {
     "testing": {"server", "vhost", "virtio", "target", "tokens", "disk", "tap", "wire"},
     "windows": {"testing", "target", "tokens", "disk", "wire"},
     "lab": set(),
-    "cli": {"lab", "server", "testing", "windows"},
-    "pytest_plugin": {"lab"},
+    "report": set(),
+    "cli": {"lab", "report", "server", "testing", "windows"},
+    "pytest_plugin": {"lab", "report", "testing"},
 }
 """What each part may import besides itself and the package's own root."""
 PURE = {"wire", "tokens", "faults"}

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -64,9 +64,10 @@ def await_processes(scratch: Path, count: int, seconds: float = 60.0) -> bool:
     return len(processes_of(scratch)) == count
 
 
-def test_demo_proves_the_copy_and_leaves_nothing(image: Image, scratch: Path) -> None:
-    """The issue's promise in one run: old data by both devices, few bytes on the ring, nothing left."""
-    done = subprocess.run(DEMO, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def test_demo_proves_the_copy_and_leaves_nothing(image: Image, scratch: Path, tmp_path: Path) -> None:
+    """The issue's promise in one run: old data by both devices, few bytes on the ring, nothing left but a report."""
+    command = [*DEMO, "--report", str(tmp_path / "report")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads(done.stdout)
@@ -81,6 +82,24 @@ def test_demo_proves_the_copy_and_leaves_nothing(image: Image, scratch: Path) ->
     assert found["plain_copy"]["ring_bytes"] == 2 * COPIED
     assert processes_of(scratch) == []
     assert list(scratch.iterdir()) == []
+    check_report(tmp_path / "report", found)
+
+
+def check_report(folder: Path, found: dict[str, Any]) -> None:
+    """It has the run's own numbers, every request of both copies, and the logs."""
+    assert {path.name for path in folder.iterdir()} == {"index.html", "junit.xml", "report.json", "logs"}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["ok"] is True
+    assert [digest["sha256"] for digest in report["digests"]] == list(found["sha256"].values())
+    by_token, plain = report["ways"]
+    assert by_token["seconds"] == pytest.approx(found["token_copy"]["seconds"], abs=1e-5)
+    for way in (by_token, plain):
+        writes = [sample for sample in way["samples"] if sample["operation"].lower().startswith("write")]
+        assert sum(sample["bytes"] for sample in writes) == COPIED
+        assert sum(sample["seconds"] for sample in way["samples"]) <= way["seconds"] + 0.01
+    assert [span["name"] for span in report["spans"]] == ["image", "serve", "boot", "copy", "power_off"]
+    assert "LAB:ssh-ready" in next(log["text"] for log in report["logs"] if log["name"] == "serial.log")
+    assert "LAB:ssh-ready" in (folder / "index.html").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
