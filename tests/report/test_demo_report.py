@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 from click.testing import CliRunner, Result
 from junitparser import JUnitXml
 
@@ -13,6 +12,11 @@ from qemu_odx.cli import demo as command
 from qemu_odx.lab.demo import Cost, DemoResult
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.phases import Observer, Phases
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 GOOD = DemoResult(
     guest="debian test, kernel 6.1",
