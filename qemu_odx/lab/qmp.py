@@ -1,6 +1,6 @@
 """QEMU's monitor, for code that is not asynchronous: a thin face over `qemu.qmp`.
 
-May import: errors. Used by `guest.py`.
+May import: errors. Used by `machines/qemu.py`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
 CONNECT_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
+SETTLE_SECONDS = 0.05  # what QEMU has sent is read while the loop runs
 
 
 class Monitor:
     """One QMP connection. Its event loop runs only while a call is under way."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, seconds: float = CONNECT_SECONDS) -> None:
         """Negotiate on a connected socket. Raises LabError if QEMU does not answer."""
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("lab")
         try:
-            self._run(self._client.connect(connection), CONNECT_SECONDS)
+            self._run(self._client.connect(connection), seconds)
         except BaseException:
             self._loop.close()
             raise
@@ -40,6 +41,46 @@ class Monitor:
             LabError: QEMU refused it, or is gone.
         """
         return self._run(self._client.execute(command, arguments), COMMAND_SECONDS)
+
+    def execute_until(
+        self,
+        command: str,
+        arguments: Mapping[str, object],
+        event: str,
+        matches: Callable[[Mapping[str, Any]], bool],
+        seconds: float,
+    ) -> bool:
+        """Run a QMP command and wait for an event that it brings about, not missing one that comes at once.
+
+        Args:
+            command: its name.
+            arguments: its arguments.
+            event: name of the event.
+            matches: whether the event's data are those waited for.
+            seconds: how long to wait.
+
+        Returns:
+            False if the event did not come in time.
+
+        Raises:
+            LabError: QEMU refused the command, or is gone.
+        """
+
+        async def work() -> None:
+            with self._client.listener([event]) as events:
+                await self._client.execute(command, arguments)
+                async for message in events:
+                    if matches(message.get("data", {})):  # type: ignore[arg-type]
+                        return
+
+        return bool(self._run(_in_time(work(), seconds), seconds + COMMAND_SECONDS))
+
+    def take_events(self) -> list[dict[str, Any]]:
+        """The events since the last call, oldest first; also after QEMU's end."""
+        if self._loop.is_closed():
+            return []
+        self._loop.run_until_complete(asyncio.sleep(SETTLE_SECONDS))
+        return [dict(event) for event in self._client.events.clear()]
 
     def close(self) -> None:
         """Leave QEMU alone; it goes on. Idempotent."""
@@ -59,3 +100,11 @@ class Monitor:
             raise LabError(f"QEMU refused a command ({error})", "check QEMU's version") from error
         except (QMPError, EOFError, OSError) as error:  # TimeoutError is an OSError
             raise LabError(f"QEMU does not answer ({error!r})", "see QEMU's log") from error
+
+
+async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        return False
+    return True

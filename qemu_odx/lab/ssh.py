@@ -1,6 +1,6 @@
 """A shell in the guest: one ssh transport, many channels; file upload by SFTP.
 
-May import: errors. Connect only after the guest said on its serial port that it listens (`guest.py`).
+May import: errors. Connect only after the guest said on its serial port that it listens (`live.py`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import base64
 import socket
 import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -17,12 +19,27 @@ import paramiko
 from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 BANNER_SECONDS = 60.0
 CONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.05
+USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who logs in to a guest, and how both sides know each other.
+
+    Attributes:
+        user: the guest's user.
+        private_key: file with the key that the guest accepts; None: the user's ssh agent and usual key files.
+        host_key: the guest's public key line, any other guest is refused; None: any guest behind the port is ours.
+    """
+
+    user: str = "root"
+    private_key: Path | None = None
+    host_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +52,14 @@ class Completed:
 
 
 class GuestShell:
-    """An authenticated ssh connection to the guest's root."""
+    """An authenticated ssh connection to the guest."""
 
-    def __init__(
-        self, port: int, private_key: Path, host_key: str, *, patience: float = CONNECT_SECONDS
-    ) -> None:
+    def __init__(self, port: int, login: Login, *, patience: float = CONNECT_SECONDS) -> None:
         """Connect to 127.0.0.1:`port`.
 
         Args:
             port: host port that leads to the guest's ssh server.
-            private_key: file with the key the guest accepts.
-            host_key: the guest's public key line; any other guest is refused.
+            login: who we are and which guest we expect.
             patience: how long, in seconds, refused or reset connections are tried again.
 
         Raises:
@@ -53,8 +67,8 @@ class GuestShell:
         """
         self._transport = _connect(port, time.monotonic() + patience)
         try:
-            _check_host_key(self._transport, host_key)
-            self._transport.auth_publickey("root", paramiko.Ed25519Key(filename=str(private_key)))
+            _check_host_key(self._transport, login.host_key)
+            _authenticate(self._transport, login)
         except (paramiko.SSHException, OSError) as error:
             self._transport.close()
             raise _not_answering(error) from error
@@ -69,7 +83,7 @@ class GuestShell:
         """Run a shell command to its end.
 
         Args:
-            command: for the guest's /bin/sh.
+            command: for the guest's own shell: /bin/sh, or cmd.exe on Windows.
             seconds: how long the guest may be silent.
             on_stderr: called, on another thread, with every line of standard error as it comes.
 
@@ -96,14 +110,30 @@ class GuestShell:
 
     def upload(self, folder: Path, target: str) -> None:
         """Copy the files of `folder` (not its folders) into the new folder `target` of the guest."""
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        with self._files("copy files into the guest") as sftp:
+            sftp.mkdir(target)
+            for path in files:
+                sftp.put(str(path), f"{target}/{path.name}")
+
+    def put(self, source: Path, target: str) -> None:
+        """Copy a file to the path `target` of the guest, over what is there."""
+        with self._files(f"copy {source} into the guest") as sftp:
+            sftp.put(str(source), target)
+
+    def download(self, source: str, target: Path) -> None:
+        """Copy the guest's file `source` to `target`. Raises LabError if there is none."""
+        with self._files(f"fetch {source} from the guest") as sftp:
+            sftp.get(source, str(target))
+
+    @contextmanager
+    def _files(self, purpose: str) -> Iterator[paramiko.SFTPClient]:
         try:
             with paramiko.SFTPClient.from_transport(self._transport) as sftp:  # type: ignore[union-attr]
-                sftp.mkdir(target)
-                for path in sorted(path for path in folder.iterdir() if path.is_file()):
-                    sftp.put(str(path), f"{target}/{path.name}")
+                yield sftp
                 _let_the_server_close(sftp)
         except (paramiko.SSHException, OSError) as error:
-            raise LabError(f"cannot copy files into the guest ({error!r})", "see the serial log") from error
+            raise LabError(f"cannot {purpose} ({error!r})", "see the guest's serial log") from error
 
     def close(self) -> None:
         """Hang up. Idempotent."""
@@ -141,7 +171,33 @@ def _connect(port: int, deadline: float) -> paramiko.Transport:
             return transport
 
 
-def _check_host_key(transport: paramiko.Transport, host_key: str) -> None:
+def _authenticate(transport: paramiko.Transport, login: Login) -> None:
+    """Offer the key, or one after the other those that ssh(1) would offer."""
+    refusal: paramiko.SSHException = paramiko.AuthenticationException("there is no ssh key to offer")
+    for key in _keys(login):
+        try:
+            transport.auth_publickey(login.user, key)
+        except paramiko.AuthenticationException as error:
+            refusal = error
+        else:
+            return
+    raise refusal
+
+
+def _keys(login: Login) -> Iterator[paramiko.PKey]:
+    if login.private_key is not None:
+        yield paramiko.PKey.from_path(login.private_key)
+        return
+    yield from paramiko.Agent().get_keys()
+    for path in (Path.home() / ".ssh" / name for name in USUAL_KEYS):
+        if path.exists():
+            with suppress(paramiko.PasswordRequiredException):  # that one belongs into the agent
+                yield paramiko.PKey.from_path(path)
+
+
+def _check_host_key(transport: paramiko.Transport, host_key: str | None) -> None:
+    if host_key is None:
+        return
     if transport.get_remote_server_key().asbytes() != base64.b64decode(host_key.split()[1]):
         raise paramiko.SSHException("another host key than the image's")
 

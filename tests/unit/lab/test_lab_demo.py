@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from qemu_odx.cli import demo as command
-from qemu_odx.lab import guest as guest_module
 from qemu_odx.lab.demo import Cost, DemoResult, logs_kept
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.guest import Guest
 from qemu_odx.lab.image import Image
+from qemu_odx.lab.machines import qemu as guest_module
 from qemu_odx.lab.qemu import GuestSpec
-from qemu_odx.lab.ssh import GuestShell
+from qemu_odx.lab.ssh import GuestShell, Login
 
 GOOD = DemoResult(
     guest="debian test, kernel 6.1",
@@ -120,4 +120,4 @@ def test_missing_qemu_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_closed_ssh_port_is_reported(tmp_path: Path) -> None:
     """Nobody listens on port 1: the error says so after the patience is over."""
     with pytest.raises(LabError, match="ssh server does not answer"):
-        GuestShell(1, tmp_path / "key", "ssh-ed25519 AAAA", patience=0.1)
+        GuestShell(1, Login("root", tmp_path / "key", "ssh-ed25519 AAAA"), patience=0.1)
