@@ -113,6 +113,7 @@ def test_failed_run_keeps_its_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_missing_qemu_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without QEMU is told how to get it."""
     monkeypatch.setattr(guest_module, "PROGRAM", "qemu-system-nowhere")
+    (tmp_path / "host_key.pub").write_text("ssh-ed25519 AAAA")
     with pytest.raises(LabError, match=r"QEMU is not installed.*\./odx setup"):
         Guest(GuestSpec(Image("test", tmp_path), "tcg"), tmp_path)
 

@@ -57,7 +57,7 @@ def test_scsi_has_no_reconnect() -> None:
 def test_commas_in_paths_are_doubled() -> None:
     """QEMU splits option values at single commas."""
     command = qemu_command(SPEC, 7, Path("/run/a,b.log"))
-    assert "file,id=serial,path=/run/a,,b.log" in values(command, "-chardev")
+    assert "file,id=serial,path=/run/a,,b.log,append=on" in values(command, "-chardev")
 
 
 @pytest.mark.parametrize(
