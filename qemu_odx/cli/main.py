@@ -21,6 +21,8 @@ _COMMANDS: Final = {
     "windows": "qemu_odx.cli.windows",
     "doctor": "qemu_odx.cli.doctor",
     "config": "qemu_odx.cli.config",
+    "completion": "qemu_odx.cli.completion",
+    "man": "qemu_odx.cli.man",
 }
 """Subcommand -> the module that has the click command of that name."""
 
