@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import resource
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from qemu_odx.disk.file import DiskError, open_disk
 from qemu_odx.disk.layers.table import layered
+from qemu_odx.server import power
 from qemu_odx.server.config import BlkExport, DiskConfig, Export, ServeConfig
 from qemu_odx.server.devices import DeviceMaker
 from qemu_odx.server.export import Export as RunningExport
@@ -59,6 +61,8 @@ class Server:
             if guard := bus_guard():
                 self._loop.watch(guard.fileno(), guard.report)
             self._disks = {disk.id: _open(disk, undo) for disk in config.disks}
+            for layer in power.power_layers(self._disks.values()):
+                layer.on_cut = self._on_power_cut
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
             self._maker = DeviceMaker(self._disks, self._workers, self._loop.call_later)
@@ -144,6 +148,16 @@ class Server:
                 self._maker.resized(disk)
                 for export in self._exports:
                     export.resized(disk.name)
+
+    def power_cut(self) -> NoReturn:
+        """The host's crash, modelled: see `server/power.py`. The process ends as it is, with `power.EXIT_CODE`."""
+        power.cut_power(self._disks.values(), self._maker.manager)
+        logging.shutdown()
+        os._exit(power.EXIT_CODE)
+
+    def _on_power_cut(self) -> None:
+        """A disk met its cut, on some thread."""
+        self._loop.call_soon(self.power_cut)
 
     def _on_signal(self) -> None:
         if self._open_exports:

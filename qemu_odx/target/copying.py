@@ -70,6 +70,14 @@ def copy_rod(
     return result
 
 
+def make_stable(disk: Disk, result: CopyResult) -> None:
+    """Flush what a copy wrote, for a unit without a write cache; if that fails, nothing counts as written."""
+    try:
+        disk.flush()
+    except OSError as error:
+        result.error, result.copied = error.errno or 5, 0
+
+
 def _steps(offset: int, extents: Sequence[Extent]) -> Iterator[tuple[int, int, int]]:
     """(offset into the ROD, offset on the disk, length) of each step."""
     for extent in extents:

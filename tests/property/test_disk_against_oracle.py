@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from qemu_odx.disk import history
 from qemu_odx.disk.file import FileDisk, open_disk
 from qemu_odx.disk.layers.layer import Layer
+from qemu_odx.disk.layers.power_cut import PowerCutLayer
 from qemu_odx.disk.port import Extent
 
 if TYPE_CHECKING:
@@ -216,3 +217,8 @@ def test_agrees_with_the_oracle_on_xfs(xfs: Path, policy: str) -> None:
 def test_a_layered_source_and_a_plain_destination(tmp_path: Path) -> None:
     """The first disk has a layer, the second has none: copies go both ways."""
     check(tmp_path, "copy-before-write", 60, lambda image: Layer(image) if image.name == "d0" else image)
+
+
+def test_a_disk_whose_power_may_be_cut(tmp_path: Path) -> None:
+    """As long as it is not, nothing is to be seen of the layer."""
+    check(tmp_path, "copy-before-write", 40, lambda image: PowerCutLayer(image, 0))

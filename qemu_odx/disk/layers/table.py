@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qemu_odx.disk.layers import power_cut
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -29,7 +31,9 @@ class LayerKind:
     options: tuple[str, ...] = ()
 
 
-LAYERS: dict[str, LayerKind] = {}
+LAYERS: dict[str, LayerKind] = {
+    "power-cut": LayerKind(power_cut.make, ("seed", "after")),
+}
 
 
 def option_keys() -> tuple[str, ...]:

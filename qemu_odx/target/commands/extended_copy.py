@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.disk.port import Extent
 from qemu_odx.target.commands.inquiry import third_party
 from qemu_odx.target.commands.token_checks import list_identifier_fault
-from qemu_odx.target.copying import CopyResult, copy_rod
+from qemu_odx.target.copying import CopyResult, copy_rod, make_stable
 from qemu_odx.target.plan import GOOD, StartCopy
 from qemu_odx.target.port import initiator_port
 from qemu_odx.target.request import cut
@@ -168,6 +168,8 @@ def _run(moves: Sequence[_Move], operation: Operation) -> CopyResult:
             part = copy_rod(snapshot, 0, move.destination.disk, [move.destination_extent], operation)
         finally:
             snapshot.release()
+        if not move.destination.mode.write_cache:
+            make_stable(move.destination.disk, part)
         whole.copied += part.copied
         operation.count = whole.copied
         if part.copied < move.destination_extent.length:

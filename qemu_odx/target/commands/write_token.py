@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.disk.port import Extent
 from qemu_odx.target.commands.token_checks import list_identifier_fault, range_fault, total
-from qemu_odx.target.copying import CopyResult, copy_rod
+from qemu_odx.target.copying import CopyResult, copy_rod, make_stable
 from qemu_odx.target.plan import GOOD, StartCopy
 from qemu_odx.target.policy import OverAsk, RefusedWrite
 from qemu_odx.tokens.operations import Event, Operation, OperationStatus
@@ -140,10 +140,13 @@ def _plan(write: _Write) -> StartCopy:
     if write.token is not None:
         tokens.hold(write.token)
     extents = _granted_extents(write.parsed.ranges, write.granted, size)
-    disk = write.request.unit.disk
+    unit = write.request.unit
 
     def work() -> CopyResult:
-        return copy_rod(source, write.parsed.offset * size, disk, extents, write.operation)
+        result = copy_rod(source, write.parsed.offset * size, unit.disk, extents, write.operation)
+        if not unit.mode.write_cache:
+            make_stable(unit.disk, result)
+        return result
 
     return StartCopy(write.operation, work, lambda result: _settle(write, result), write.parsed.immediate)
 
