@@ -32,6 +32,11 @@ def images_folder() -> Path:
     return user_cache_path(APPLICATION) / "images"
 
 
+def saved_guests_folder() -> Path:
+    """Where the memory of booted guests is kept, to resume them."""
+    return user_cache_path(APPLICATION) / "saved"
+
+
 def kept_runs_folder() -> Path:
     """Where the logs of failed runs are kept, one folder for each."""
     return user_state_path(APPLICATION) / "runs"
