@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "demo": "qemu_odx.cli.demo",
     "conform": "qemu_odx.cli.conform",
     "windows": "qemu_odx.cli.windows",
+    "trace": "qemu_odx.cli.trace",
     "doctor": "qemu_odx.cli.doctor",
     "config": "qemu_odx.cli.config",
     "completion": "qemu_odx.cli.completion",

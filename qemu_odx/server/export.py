@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qemu_odx.server.loop import Loop
+    from qemu_odx.vhost.watch import Watch
     from qemu_odx.virtio.port import Device, Pollable
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,14 @@ class Connection:
     """One front end: its socket, its session, and the `Link` between them."""
 
     def __init__(
-        self, name: str, sock: socket.socket, loop: Loop, device: Device, gone: Callable[[], None]
+        self,
+        name: str,
+        sock: socket.socket,
+        loop: Loop,
+        device: Device,
+        gone: Callable[[], None],
+        *,
+        watches: Sequence[Watch] = (),
     ) -> None:
         self._name = name
         self._loop = loop
@@ -42,7 +50,8 @@ class Connection:
         self._open = True
         self._reading = False
         self._channel = Channel(sock)
-        self._session = Session(device, self)
+        self._watches = watches
+        self._session = Session(device, self, watches)
         self._read(on=True)
 
     @property
@@ -118,12 +127,14 @@ class Connection:
         """See `Link`."""
         if self._open:
             log.warning("%s: the front end was dropped: %s", self._name, reason)
-            self.leave()
+            self.leave(reason)
 
-    def leave(self) -> None:
+    def leave(self, reason: str = "") -> None:
         """End the connection; `gone` is called when nothing is in flight any more. Idempotent."""
         if self._open:
             self._open = False
+            for watch in self._watches:
+                watch.left(reason)
             self._read(on=False)
             self._channel.close()
             self._session.close(self._gone)
@@ -147,6 +158,9 @@ class Connection:
 class Export:
     """A socket on which a device is served, to one front end at a time.
 
+    Attributes:
+        watches: who sees the messages of its front ends.
+
     Raises:
         ConfigError: the socket cannot be made.
     """
@@ -159,6 +173,7 @@ class Export:
         access: SocketAccess = AS_MADE,
     ) -> None:
         self.path = path
+        self.watches: list[Watch] = []
         self._loop = loop
         self._device = device
         self._connection: Connection | None = None
@@ -197,7 +212,11 @@ class Export:
             sock.close()
             return
         log.info("%s: a front end connected", self.path)
-        self._connection = Connection(self.path, sock, self._loop, self._device, self._on_gone)
+        for watch in self.watches:
+            watch.connected()
+        self._connection = Connection(
+            self.path, sock, self._loop, self._device, self._on_gone, watches=self.watches
+        )
 
     def _on_gone(self) -> None:
         log.info("%s: the front end left", self.path)

@@ -62,6 +62,7 @@ class Exchange:
         find_spans: see `spans`.
         taken: when it was taken from its queue, by the gate's clock, in seconds.
         started: when it was given to the disk; None before, and if it never was.
+        turn: counts what the process gave to disks and targets while it was watched, from 1; 0 before.
         decision: what a tap decided, None if nothing.
     """
 
@@ -82,6 +83,7 @@ class Exchange:
     find_spans: Callable[[], tuple[Span, ...]] = tuple
     taken: float = 0.0
     started: float | None = None
+    turn: int = 0
     decision: Decision | None = None
     _spans: tuple[Span, ...] | None = field(default=None, repr=False)
 

@@ -30,6 +30,7 @@ Every exchange ends exactly once, whatever was decided. For those that are held,
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from dataclasses import replace
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+_turns = itertools.count(1)
 
 
 class Tap(Protocol):
@@ -204,7 +207,7 @@ class Course(Generic[T]):
         if decision is not None and not decision.execute:
             self._executed(self._job.answered(decision.answer, None))
             return
-        self._exchange.started = self._gate.clock()
+        self._exchange.started, self._exchange.turn = self._gate.clock(), next(_turns)
         self._job.execute(decision.blocks if decision else None, self._answered)
 
     def _answered(self, result: T) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.vhost.dirty_log import DirtyLog
     from qemu_odx.vhost.inflight import InflightArea
+    from qemu_odx.vhost.watch import Watch
     from qemu_odx.virtio.port import Device
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Session:
         config_read: the configuration space as the front end saw it last, None before that.
     """
 
-    def __init__(self, device: Device, link: Link) -> None:
+    def __init__(self, device: Device, link: Link, watches: Sequence[Watch] = ()) -> None:
         self.device = device
         self.link = link
         self.features = 0
@@ -82,6 +83,7 @@ class Session:
         self.inflight: InflightArea | None = None
         self.log: DirtyLog | None = None
         self.config_read: bytes | None = None
+        self._watches = watches
         self._backend_socket: socket.socket | None = None
         self._pending: Message | None = None
         self._closed = False
@@ -107,6 +109,8 @@ class Session:
     def receive(self, message: Message) -> None:
         """Act on a message: the session owns its descriptors. Never raises for what a front end can send."""
         self._pending = message
+        for watch in self._watches:
+            watch.received(message.request, message.payload, len(message.fds))
         try:
             reply = self._dispatch(message)
             if reply is not PENDING:
@@ -126,10 +130,10 @@ class Session:
         if message is None or self._closed:
             return
         if reply is not None:
-            self.link.send(message.request, reply.payload, reply.fds)
+            self._send(message.request, reply.payload, reply.fds)
             reply.close()
         elif self._acknowledges(message):
-            self.link.send(message.request, U64.pack(_ACK), ())
+            self._send(message.request, U64.pack(_ACK), ())
         self.link.resume()
 
     def settle(self, vring: Vring) -> None:
@@ -206,6 +210,8 @@ class Session:
             return
         try:
             self._backend_socket.send(HEADER.pack(BackendRequest.CONFIG_CHANGE_MSG, VERSION, 0))
+            for watch in self._watches:
+                watch.notified(BackendRequest.CONFIG_CHANGE_MSG)
         except OSError as error:
             log.warning("the front end was not told of a configuration change: %s", error)
 
@@ -233,10 +239,17 @@ class Session:
         row.check(message, self.protocol_features)
         return row.handler(self, message)
 
+    def _send(self, request: int, payload: bytes, fds: Sequence[int]) -> None:
+        for watch in self._watches:
+            watch.sent(request, payload, len(fds))
+        self.link.send(request, payload, fds)
+
     def _refuse(self, message: Message, reason: str) -> None:
+        for watch in self._watches:
+            watch.refused(message.request, reason)
         if self._acknowledges(message) and not TABLE[message.request].replies:
             log.warning("%s refused: %s", message.name, reason)
-            self.link.send(message.request, U64.pack(_NACK), ())
+            self._send(message.request, U64.pack(_NACK), ())
         else:
             self.link.drop(f"{message.name}: {reason}")
 

@@ -14,10 +14,20 @@ static DWORD last_ntstatus(void)
     return found != NULL ? ((function)(void (*)(void))found)() : 0xC0000001;
 }
 
+/* The guest's time in microseconds since 1970: a trace of the server is merged by it. */
+static uint64_t unix_us(void)
+{
+    FILETIME now;
+    GetSystemTimePreciseAsFileTime(&now);
+    uint64_t ticks = (uint64_t)now.dwHighDateTime << 32 | now.dwLowDateTime; /* of 100 ns, since 1601 */
+    return ticks / 10 - 11644473600000000ull;
+}
+
 answer control(HANDLE device, DWORD code, const char *action, const void *in, DWORD in_length, void *out,
                DWORD out_length)
 {
     answer got = {0};
+    uint64_t began = unix_us();
     got.ok = DeviceIoControl(device, code, (void *)in, in_length, out, out_length, &got.returned, NULL);
     if (!got.ok) {
         got.win32 = GetLastError();
@@ -27,6 +37,7 @@ answer control(HANDLE device, DWORD code, const char *action, const void *in, DW
         got.returned = out_length;
     json_open(NULL, '{');
     json_text("action", action);
+    json_number("unix_us", began);
     json_status("code", code);
     json_hex("in_hex", in, in_length);
     json_number("out_length", out_length);

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tap_bench import TapBench
+
+from qemu_odx.testing.tap_bench import TapBench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from tap_bench import OLD, Rule, TapBench, answer, response
 
 from qemu_odx.tap.decision import NEVER, Answer, Decision, Delay, Stall
 from qemu_odx.tap.exchange import Kind, Origin
+from qemu_odx.testing.tap_bench import OLD, Rule, TapBench, answer, response
 from qemu_odx.wire.scsi import sense
 from qemu_odx.wire.scsi.sense import Status
 from qemu_odx.wire.scsi.spans import Span

@@ -1,4 +1,15 @@
-"""A virtio-scsi and a virtio-blk device on one disk, behind gates whose time is moved by hand."""
+"""A virtio-scsi and a virtio-blk device on one disk, behind gates whose time is moved by hand: for tests of taps.
+
+May import anything but `lab` and `cli`.
+
+    bench = TapBench()
+    bench.scsi.add(Rule("WRITE(16)", Decision(before=Delay(2.0))))
+    request = bench.send(cdb, data)     # request.written is None: it is held
+    bench.advance(2.0)
+    bench.collect()
+    answer(request).good
+    bench.close()                       # checks that every queue stops and no task is left
+"""
 
 from __future__ import annotations
 
@@ -84,10 +95,9 @@ class TapBench:
         for n in (2, 0):
             self.scsi_device.stop_queue(n, stopped.append)
         self.blk_device.stop_queue(0, stopped.append)
-        assert len(stopped) == 3
         self.scsi_device.disconnected()
-        assert self.scsi_device._control.open == set()
-        assert len(self.target.tasks) == 0
+        if len(stopped) != 3 or len(self.target.tasks):
+            raise AssertionError(f"queues stopped: {len(stopped)} of 3, tasks left: {len(self.target.tasks)}")
         self.ram.close()
         self.disk.close()
 
@@ -139,7 +149,8 @@ class TapBench:
             device.start_queue(index, queue.ring(self.ram.memory()))
         return queue
 
-    def _carry(self, _lun: int, cdb: bytes, data_out: bytes) -> Answer:
+    def _carry(self, lun: int, cdb: bytes, data_out: bytes) -> Answer:
+        del lun
         room = 0 if data_out else 1 << 16
         request = self.send(cdb, data_out, room)
         return answer(request, room)
@@ -147,9 +158,11 @@ class TapBench:
 
 def answer(request: Request, room: int = 0) -> Answer:
     """The response to a command."""
-    assert request.written is not None, "not completed"
+    if request.written is None:
+        raise AssertionError("the command is not completed")
     length, residual, _, status, response, sense = scsi.RESPONSE.unpack_from(request.data_in)
-    assert response == scsi.Response.OK, scsi.Response(response)
+    if response != scsi.Response.OK:
+        raise AssertionError(f"virtio-scsi response {scsi.Response(response).name}")
     return Answer(status, sense[:length], request.data_in[scsi.RESPONSE_SIZE :][: room - residual])
 
 
