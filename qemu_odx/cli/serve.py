@@ -58,7 +58,6 @@ class _WithExamples(click.RichCommand):
     "--disk",
     "disks",
     multiple=True,
-    required=True,
     metavar="id=ID,path=FILE[,...]",
     help="A raw image or block device. size=1G creates a missing image, sparse, and never changes an existing "
     "one; block-size=512|4096; physical-block-size=N is what guests shall align to; serial=TEXT (up to 20 "
@@ -68,18 +67,38 @@ class _WithExamples(click.RichCommand):
     "--export",
     "exports",
     multiple=True,
-    required=True,
     metavar="type=TYPE,socket=PATH,...",
     help="A socket for one QEMU at a time. type=vhost-user-scsi with lun0=ID,lun1=ID,... or "
-    "type=vhost-user-blk with disk=ID[,mailbox=on|OFFSET]; num-queues=N limits what QEMU may use. A disk may be "
-    "behind several exports. A mailbox takes token copies in a few sectors of the disk (docs/mailbox.md). "
+    "type=vhost-user-blk with disk=ID[,mailbox=on|OFFSET]; num-queues=N limits what QEMU may use; id=ID names it "
+    "(else export0, export1, ...). A disk may be behind several exports. A mailbox takes token copies in a few "
+    "sectors of the disk (docs/mailbox.md). "
     "group=NAME says which VM it belongs to: a token made in one group is unknown in every other. If no export has a "
     "name, all are one group; if any has, one without is a group by itself. owner=USER,socket-group=GROUP,mode=0660 "
     "set who may connect.",
 )
+@click.option(
+    "--monitor",
+    metavar="PATH",
+    help="A socket for QMP clients (qmp-shell, qemu-odx top, qemu-odx token, ...), private to the user: see and "
+    "steer what runs, add and remove disks and exports (docs/monitor.md).",
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["real", "virtual"]),
+    default="real",
+    help="Whether token expiry and delays take the system's time, or only that of 'qemu-odx clock advance'.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
 @click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")
-def serve(disks: tuple[str, ...], exports: tuple[str, ...], *, as_json: bool, verbose: int) -> None:
+def serve(
+    disks: tuple[str, ...],
+    exports: tuple[str, ...],
+    *,
+    monitor: str | None,
+    clock: str,
+    as_json: bool,
+    verbose: int,
+) -> None:
     """Serve disks to QEMU over vhost-user sockets.
 
     Prints one line as soon as every socket listens, then serves until SIGTERM or Ctrl-C.
@@ -88,7 +107,8 @@ def serve(disks: tuple[str, ...], exports: tuple[str, ...], *, as_json: bool, ve
         level=_LEVELS[min(verbose, len(_LEVELS) - 1)], format="qemu-odx serve: %(message)s", stream=sys.stderr
     )
     try:
-        _run(parse_config(disks, exports), as_json=as_json)
+        config = parse_config(disks, exports, monitor=monitor, virtual_clock=clock == "virtual")
+        _run(config, as_json=as_json)
     except ConfigError as error:
         _fail(error, _USAGE)
     except ServerError as error:

@@ -14,13 +14,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from qemu_odx.disk.file import DiskError, open_disk
-from qemu_odx.disk.layers.table import layered
+from qemu_odx.disk.file import DiskError
 from qemu_odx.server import power
-from qemu_odx.server.config import BlkExport, DiskConfig, Export, ServeConfig
-from qemu_odx.server.devices import DeviceMaker
-from qemu_odx.server.export import Export as RunningExport
+from qemu_odx.server.backend import Backend, open_configured
+from qemu_odx.server.clock import RealClock, VirtualClock
 from qemu_odx.server.loop import Loop
+from qemu_odx.server.news import Shutdown
 from qemu_odx.server.options import ConfigError
 from qemu_odx.server.workers import Workers
 from qemu_odx.vhost.bus_guard import bus_guard
@@ -29,11 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from qemu_odx.disk.port import Disk
-
-log = logging.getLogger(__name__)
-
-_TICK_SECONDS = 1.0
-"""Inactivity time-outs of tokens are whole seconds; ending one a second late hurts nobody."""
+    from qemu_odx.server.config import DiskConfig, Export, ServeConfig
+    from qemu_odx.server.monitor.connection import Monitor
 
 
 class ServerError(Exception):
@@ -60,15 +56,16 @@ class Server:
             self._loop.on_signal(signal.SIGUSR1, self._follow_growth)
             if guard := bus_guard():
                 self._loop.watch(guard.fileno(), guard.report)
-            self._disks = {disk.id: _open(disk, undo) for disk in config.disks}
-            for layer in power.power_layers(self._disks.values()):
-                layer.on_cut = self._on_power_cut
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
-            self._maker = DeviceMaker(self._disks, self._workers, self._loop.call_later)
-            self._maker.groups_named = any(export.group for export in config.exports)
-            self._tick()
-            self._exports = [self._export(export, undo) for export in config.exports]
+            clock = VirtualClock() if config.virtual_clock else RealClock(self._loop)
+            self._backend = Backend(self._loop, self._workers, clock, self._stop, self._on_power_cut)
+            self._backend.maker.groups_named = any(export.group for export in config.exports)
+            for disk in config.disks:
+                self._backend.enter_disk(disk, _open(disk, undo))
+            for export in config.exports:
+                self._add_export(export, undo)
+            self._monitor = _monitor(config.monitor, self._backend)
             undo.pop_all()
 
     def __enter__(self) -> Self:
@@ -82,7 +79,7 @@ class Server:
     @property
     def sockets(self) -> list[str]:
         """The paths that listen, in the order of the exports."""
-        return [export.path for export in self._exports]
+        return [export.config.socket for export in self._backend.exports.values()]
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP, then until every request in flight has ended.
@@ -104,54 +101,35 @@ class Server:
             ServerError: a disk could not be flushed.
         """
         failed = []
-        for export in self._exports:
-            export.close(lambda: None)
+        for export in self._backend.exports.values():
+            export.running.close(lambda: None)
+        if self._monitor:
+            self._monitor.close()
         if not self._gave_up:
             self._workers.close()
-        for disk in self._disks.values():
+        for name, served in self._backend.disks.items():
             try:
-                disk.close()
+                served.disk.close()
             except OSError as error:
-                failed.append(f"disk {disk.name} could not be flushed: {error.strerror}")
+                failed.append(f"disk {name} could not be flushed: {error.strerror}")
         self._loop.close()
         if failed:
             raise ServerError("; ".join(failed))
 
-    def _export(self, config: Export, undo: contextlib.ExitStack) -> RunningExport:
+    def _add_export(self, config: Export, undo: contextlib.ExitStack) -> None:
         try:
-            make = self._maker
-            device = make.blk(config) if isinstance(config, BlkExport) else make.scsi(config)
-            export = RunningExport(config.socket, self._loop, device, config.access)
+            running = self._backend.add_export(config)
         except ConfigError as error:
             raise ServerError(str(error)) from error
-        undo.callback(export.close, lambda: None)
-        return export
-
-    def _tick(self) -> None:
-        """End the tokens that have expired, once a second."""
-        self._maker.manager.tick()
-        self._loop.call_later(_TICK_SECONDS, self._tick)
+        undo.callback(running.close, lambda: None)
 
     def _follow_growth(self) -> None:
-        """Guests see the new size of images that have been made larger."""
-        for disk in self._disks.values():
-            before = disk.size
-            try:
-                actual = disk.follow_growth()
-            except OSError as error:
-                log.warning("disk %s: its size cannot be found: %s", disk.name, error.strerror)
-                continue
-            if actual < before:
-                log.warning("disk %s: its image has shrunk: make it %d bytes again", disk.name, before)
-            elif actual > before:
-                log.info("disk %s: now %d bytes", disk.name, actual)
-                self._maker.resized(disk)
-                for export in self._exports:
-                    export.resized(disk.name)
+        self._backend.follow_growth()
 
     def power_cut(self) -> NoReturn:
         """The host's crash, modelled: see `server/power.py`. The process ends as it is, with `power.EXIT_CODE`."""
-        power.cut_power(self._disks.values(), self._maker.manager)
+        disks = [served.disk for served in self._backend.disks.values()]
+        power.cut_power(disks, self._backend.manager)
         logging.shutdown()
         os._exit(power.EXIT_CODE)
 
@@ -163,10 +141,19 @@ class Server:
         if self._open_exports:
             self._gave_up = True
             self._loop.stop()
+        else:
+            self._stop("host-signal")
+
+    def _stop(self, reason: str) -> None:
+        """Let every export drain, then stop. Idempotent."""
+        if self._open_exports:
             return
-        self._open_exports = len(self._exports)
-        for export in self._exports:
-            export.close(self._on_closed)
+        self._backend.events.tell(Shutdown(guest=False, reason=reason))
+        exports = list(self._backend.exports.values())
+        self._open_exports = 1 + len(exports)
+        for export in exports:
+            export.running.close(self._on_closed)
+        self._backend.when_left(self._on_closed)
 
     def _on_closed(self) -> None:
         self._open_exports -= 1
@@ -178,22 +165,25 @@ def _open(config: DiskConfig, undo: contextlib.ExitStack) -> Disk:
     """Open a disk with its layers; `undo` closes it, and removes its image if it was made here."""
     created = not Path(config.path).exists()
     try:
-        disk: Disk = open_disk(
-            config.id,
-            config.path,
-            size=config.size,
-            block_size=config.block_size,
-            physical_block_size=config.physical_block_size,
-            serial=config.serial,
-            readonly=config.readonly,
-        )
-        if created:
-            undo.callback(Path(config.path).unlink)
-        disk = layered(disk, config.layers, dict(config.layer_options))
+        disk = open_configured(config)
     except DiskError as error:
         raise ServerError(str(error)) from error
+    if created:
+        undo.callback(Path(config.path).unlink)
     undo.callback(disk.close)
     return disk
+
+
+def _monitor(path: str | None, backend: Backend) -> Monitor | None:
+    """The monitor, if one is wanted: only then its code is loaded."""
+    if path is None:
+        return None
+    from qemu_odx.server.monitor.connection import Monitor  # noqa: PLC0415
+
+    try:
+        return Monitor(path, backend)
+    except ConfigError as error:
+        raise ServerError(f"the monitor: {error}") from error
 
 
 def _raise_descriptor_limit() -> None:

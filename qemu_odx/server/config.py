@@ -6,8 +6,9 @@ exports from it.
 
 from __future__ import annotations
 
+import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,8 +43,8 @@ MAX_SERIAL = 20
 """Bytes of a serial number in virtio-blk (virtio 1.2, 5.2.6: VIRTIO_BLK_T_GET_ID)."""
 
 DISK_KEYS = ("id", "path", "size", "block-size", "serial", "readonly", "physical-block-size", "layers")
-BLK_KEYS = ("type", "socket", "disk", "num-queues", "mailbox", "group", *ACCESS_KEYS)
-SCSI_KEYS = ("type", "socket", "lun0", "lun1", "...", "num-queues", "group", *ACCESS_KEYS)
+BLK_KEYS = ("type", "id", "socket", "disk", "num-queues", "mailbox", "group", *ACCESS_KEYS)
+SCSI_KEYS = ("type", "id", "socket", "lun0", "lun1", "...", "num-queues", "group", *ACCESS_KEYS)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LUN_KEY = re.compile(r"lun(0|[1-9]\d{0,4})")
@@ -72,7 +73,8 @@ class BlkExport:
     """One `--export type=vhost-user-blk`. `num_queues` is the most that a front end may use.
 
     `mailbox` is the byte of the disk where the mailbox window begins (`docs/mailbox.md`), None without one. `group`
-    is the VM whose exports share tokens (`docs/policy.md`), `access` who may connect.
+    is the VM whose exports share tokens (`docs/policy.md`), `access` who may connect. An empty `id` becomes
+    `export0`, `export1` and so on.
     """
 
     socket: str
@@ -81,6 +83,7 @@ class BlkExport:
     mailbox: int | None = None
     group: str | None = None
     access: SocketAccess = AS_MADE
+    id: str = ""
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -100,6 +103,7 @@ class ScsiExport:
     num_queues: int = MAX_QUEUES - SCSI_FIXED_QUEUES
     group: str | None = None
     access: SocketAccess = AS_MADE
+    id: str = ""
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -112,13 +116,22 @@ Export = BlkExport | ScsiExport
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """All of it, checked against itself."""
+    """All of it, checked against itself.
+
+    Attributes:
+        monitor: where the QMP monitor listens; without one, nothing is added or removed while it runs.
+        virtual_clock: time passes only when the monitor says so.
+    """
 
     disks: tuple[DiskConfig, ...]
     exports: tuple[Export, ...]
+    monitor: str | None = None
+    virtual_clock: bool = False
 
 
-def parse_config(disks: Iterable[str], exports: Iterable[str]) -> ServeConfig:
+def parse_config(
+    disks: Iterable[str], exports: Iterable[str], *, monitor: str | None = None, virtual_clock: bool = False
+) -> ServeConfig:
     """Everything on the command line.
 
     Raises:
@@ -126,7 +139,9 @@ def parse_config(disks: Iterable[str], exports: Iterable[str]) -> ServeConfig:
     """
     config = ServeConfig(
         tuple(_named("--disk", text, parse_disk) for text in disks),
-        tuple(_named("--export", text, parse_export) for text in exports),
+        _with_ids(_named("--export", text, parse_export) for text in exports),
+        monitor,
+        virtual_clock,
     )
     _check_together(config)
     return config
@@ -136,11 +151,9 @@ def parse_disk(options: Options) -> DiskConfig:
     """One `--disk`."""
     layers = _layers(options)
     check_keys(options, (*DISK_KEYS, *option_keys()), ("id", "path"))
-    if not _ID.fullmatch(options["id"]):
-        raise ConfigError(f"id: '{options['id']}' may hold letters, digits, '.', '_' and '-' only")
     block_size = get(options, "block-size", _block_size, 512)
     return DiskConfig(
-        id=options["id"],
+        id=get(options, "id", _id, ""),
         path=options["path"],
         size=get(options, "size", parse_size, None),
         block_size=block_size,
@@ -167,8 +180,9 @@ def _blk_export(options: Options) -> Export:
     check_keys(options, BLK_KEYS, ("socket", "disk"))
     queues = get(options, "num-queues", partial(parse_number, least=1, most=MAX_QUEUES), MAX_QUEUES)
     mailbox = get(options, "mailbox", _mailbox, None)
-    group, access = get(options, "group", _group, None), parse_access(options)
-    return BlkExport(options["socket"], options["disk"], queues, mailbox, group, access)
+    group, access = get(options, "group", _id, None), parse_access(options)
+    name = get(options, "id", _id, "")
+    return BlkExport(options["socket"], options["disk"], queues, mailbox, group, access, name)
 
 
 def _scsi_export(options: Options) -> Export:
@@ -181,8 +195,9 @@ def _scsi_export(options: Options) -> Export:
         raise ConfigError(f"lun{max(luns)}: logical unit numbers go up to {MAX_LUN}")
     most = MAX_QUEUES - SCSI_FIXED_QUEUES
     queues = get(options, "num-queues", partial(parse_number, least=1, most=most), most)
-    group, access = get(options, "group", _group, None), parse_access(options)
-    return ScsiExport(options["socket"], tuple(sorted(luns.items())), queues, group, access)
+    group, access = get(options, "group", _id, None), parse_access(options)
+    name = get(options, "id", _id, "")
+    return ScsiExport(options["socket"], tuple(sorted(luns.items())), queues, group, access, name)
 
 
 def _layers(options: Options) -> tuple[str, ...]:
@@ -204,10 +219,25 @@ def _layer_options(options: Options, layers: tuple[str, ...]) -> tuple[tuple[str
     return tuple((key, value) for key, value in options.items() if key in mine)
 
 
-def _group(text: str) -> str:
+def _id(text: str) -> str:
     if not _ID.fullmatch(text):
         raise ConfigError(f"'{text}' may hold letters, digits, '.', '_' and '-' only")
     return text
+
+
+def free_id(taken: Iterable[str]) -> str:
+    """The first of `export0`, `export1`, ... that no other export has."""
+    used = set(taken)
+    return next(name for number in itertools.count() if (name := f"export{number}") not in used)
+
+
+def _with_ids(exports: Iterable[Export]) -> tuple[Export, ...]:
+    """Each export with a name."""
+    named = list(exports)
+    for at, export in enumerate(named):
+        if not export.id:
+            named[at] = replace(export, id=free_id(other.id for other in named))
+    return tuple(named)
 
 
 def _block_size(text: str) -> int:
@@ -252,13 +282,16 @@ def _named(option: str, text: str, parse: Callable[[Options], R]) -> R:
 
 def _check_together(config: ServeConfig) -> None:
     """What no single option can know."""
-    if not config.disks or not config.exports:
-        raise ConfigError("nothing to serve: give at least one --disk and one --export")
+    if not (config.disks and config.exports) and not config.monitor:
+        raise ConfigError("nothing to serve: give at least one --disk and one --export, or a --monitor")
+    if config.virtual_clock and not config.monitor:
+        raise ConfigError("--clock virtual: time would stand still for ever: give a --monitor to advance it")
     ids = [disk.id for disk in config.disks]
     _refuse_twice(ids, "two disks have id={}")
     _refuse_twice(
         [disk.path for disk in config.disks], "two disks have path={}; give one disk to several exports"
     )
+    _refuse_twice([export.id for export in config.exports], "two exports have id={}")
     _refuse_twice([export.socket for export in config.exports], "two exports have socket={}")
     for export in config.exports:
         for disk in export.disks:

@@ -7,6 +7,7 @@ good on every other of its group. All exports of a disk share that disk.
 from __future__ import annotations
 
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 from qemu_odx.server.options import ConfigError
@@ -21,7 +22,7 @@ from qemu_odx.virtio.scsi import ScsiDevice
 from qemu_odx.wire.mailbox import WINDOW, Head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.server.config import BlkExport, Export, ScsiExport
@@ -33,21 +34,26 @@ class DeviceMaker:
     """Makes the device of each export.
 
     Attributes:
-        manager: the copy manager of the process; call its `tick` from time to time.
+        manager: the copy manager of the process; its `tick` is to be called (`server/expiry.py`).
         groups_named: an export names its group: those that name none are each a group of their own from now on.
         gates: where the requests of each export pass while somebody watches, by its socket.
+        disks: by name; they come and go.
 
     Args:
+        clock: of the copy manager.
         later: calls back after some seconds, for delays.
     """
 
-    def __init__(self, disks: Mapping[str, Disk], runner: Runner, later: Later = no_later) -> None:
-        self.manager = CopyManager(runner)
+    def __init__(
+        self, runner: Runner, clock: Callable[[], float] = time.monotonic, later: Later = no_later
+    ) -> None:
+        self.manager = CopyManager(runner, clock)
         self.groups_named = False
         self.gates: dict[str, Gate] = {}
+        self.disks: dict[str, Disk] = {}
         self._later = later
-        self._disks = disks
         self._runner = runner
+        self._targets: dict[Device, Target] = {}
 
     def group(self, config: Export) -> str:
         """The group of an export: its name; without one "", or its own where others have names (`docs/policy.md`)."""
@@ -62,26 +68,59 @@ class DeviceMaker:
         Raises:
             ConfigError: the disk has no room for the mailbox.
         """
-        disk = self._disks[config.disk]
+        disk = self.disks[config.disk]
 
         def kept_out(writing: bool) -> bool:
             return self.manager.reservations(disk).keeps_out(config.socket, writing=writing)
 
-        mailbox = self._mailbox(config, disk, config.mailbox) if config.mailbox else None
-        return BlkDevice(
+        gate = self._gate(config.socket)
+        target = mailbox = None
+        if config.mailbox is not None:
+            _check_room(disk, config.mailbox)
+            target = Target.on({0: disk}, self.manager, self._runner, self.group(config), gate)
+            mailbox = self._mailbox(config.socket, target, config.mailbox)
+        device = BlkDevice(
             disk,
             self._runner,
             num_queues=config.num_queues,
             kept_out=kept_out,
             mailbox=mailbox,
-            gate=self._gate(config.socket),
+            gate=gate,
         )
+        if target:
+            self._targets[device] = target
+        return device
 
     def scsi(self, config: ScsiExport) -> Device:
         """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
-        units = {number: self._disks[disk] for number, disk in config.luns}
+        units = {number: self.disks[disk] for number, disk in config.luns}
         target = Target.on(units, self.manager, self._runner, self.group(config), self._gate(config.socket))
-        return ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
+        device = ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
+        self._targets[device] = target
+        return device
+
+    def target_of(self, device: Device) -> Target | None:
+        """The target behind a device, None if it takes no SCSI commands."""
+        return self._targets.get(device)
+
+    def forget(self, device: Device, over: Callable[[], None]) -> None:
+        """A device without a front end is taken away with its logical units; `over` once their copies have ended."""
+        target = self._targets.pop(device, None)
+        if target is None:
+            over()
+            return
+        self.manager.targets.remove(target)
+        waiting = target.luns()
+        left = len(waiting)
+
+        def one_over(_found: bool) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                over()
+
+        for lun in waiting:
+            target.remove(lun, one_over)
 
     def resized(self, disk: Disk) -> None:
         """A disk shows another size: unit attentions on every way to it, tokens of what is gone end."""
@@ -93,13 +132,11 @@ class DeviceMaker:
             self.gates[socket] = Gate(socket, clock=self.manager.clock, later=self._later)
         return self.gates[socket]
 
-    def _mailbox(self, config: BlkExport, disk: Disk, offset: int) -> Mailbox:
-        """A mailbox on a target of its own, with the disk as logical unit 0."""
-        _check_room(disk, offset)
-        gate = self._gate(config.socket)
-        target = Target.on({0: disk}, self.manager, self._runner, self.group(config), gate)
-        head = Head(offset, disk.block_size, target.units[0].naa, disk.serial)
-        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(config.socket))
+    def _mailbox(self, socket: str, target: Target, offset: int) -> Mailbox:
+        """A mailbox on a target of its own, whose logical unit 0 is the disk."""
+        unit = target.units[0]
+        head = Head(offset, unit.block_size, unit.naa, unit.disk.serial)
+        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(socket))
 
 
 def _logins(port: str) -> Callable[[], LoginNexus]:

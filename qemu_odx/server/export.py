@@ -32,7 +32,11 @@ _MESSAGES_PER_TURN = 64
 
 
 class Connection:
-    """One front end: its socket, its session, and the `Link` between them."""
+    """One front end: its socket, its session, and the `Link` between them.
+
+    Attributes:
+        session: what was negotiated, and the rings.
+    """
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Connection:
         self._reading = False
         self._channel = Channel(sock)
         self._watches = watches
-        self._session = Session(device, self, watches)
+        self.session = Session(device, self, watches)
         self._read(on=True)
 
     @property
@@ -63,12 +67,12 @@ class Connection:
         """Take in messages while there are any and none waits for its answer."""
         try:
             for _ in range(_MESSAGES_PER_TURN):
-                if self._session.busy or not self._open:
+                if self.session.busy or not self._open:
                     break
                 message = self._channel.receive()
                 if message is None:
                     break
-                self._session.receive(message)
+                self.session.receive(message)
         except ProtocolError as error:
             self.drop(str(error))
         except HangupError:
@@ -76,7 +80,7 @@ class Connection:
         except Exception:
             log.exception("%s: internal error, the front end is dropped", self._name)
             self.leave()
-        self._read(on=self._open and not self._session.busy)
+        self._read(on=self._open and not self.session.busy)
 
     def notice_hangup(self) -> None:
         """Find out now whether the front end has left, also while one of its messages waits."""
@@ -86,7 +90,7 @@ class Connection:
 
     def resized(self) -> None:
         """A disk may show another size."""
-        self._session.config_may_have_changed()
+        self.session.config_may_have_changed()
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """See `Watcher`."""
@@ -137,7 +141,7 @@ class Connection:
                 watch.left(reason)
             self._read(on=False)
             self._channel.close()
-            self._session.close(self._gone)
+            self.session.close(self._gone)
 
     def _log_broken(self, index: int, reason: str) -> None:
         """Say that a ring is out of service, unless its memory has gone: then the connection goes too."""
@@ -160,6 +164,7 @@ class Export:
 
     Attributes:
         watches: who sees the messages of its front ends.
+        on_front_end: called with True when one connects and with False when it is gone.
 
     Raises:
         ConfigError: the socket cannot be made.
@@ -176,6 +181,7 @@ class Export:
         self.watches: list[Watch] = []
         self._loop = loop
         self._device = device
+        self.on_front_end: Callable[[bool], None] = _unheard
         self._connection: Connection | None = None
         self._closed: Callable[[], None] | None = None
         self._listening = False
@@ -191,6 +197,12 @@ class Export:
         else:
             self._closed = closed
             self._connection.leave()
+
+    @property
+    def session(self) -> Session | None:
+        """What was negotiated with the present front end, None without one."""
+        connection = self._connection
+        return connection.session if connection is not None and not connection.left else None
 
     def resized(self, disk_name: str) -> None:
         """A disk, of this export or not, may show another size: tell the guest."""
@@ -217,10 +229,12 @@ class Export:
         self._connection = Connection(
             self.path, sock, self._loop, self._device, self._on_gone, watches=self.watches
         )
+        self.on_front_end(True)
 
     def _on_gone(self) -> None:
         log.info("%s: the front end left", self.path)
         self._connection = None
+        self.on_front_end(False)
         if self._closed:
             self._closed()
         else:
@@ -233,3 +247,7 @@ class Export:
                 self._loop.watch(self._listener.fileno(), self._on_front_end)
             else:
                 self._loop.unwatch(self._listener.fileno())
+
+
+def _unheard(_here: bool) -> None:
+    """Nobody wants to know."""

@@ -1,6 +1,6 @@
 """A listening unix socket that replaces a stale one, refuses a live one, and removes only itself.
 
-Imports `server/options.py` for its error, and `server/access.py`. Used by `server/export.py`.
+Imports `server/options.py` for its error, and `server/access.py`. Used by `server/export.py` and the monitor.
 """
 
 from __future__ import annotations

@@ -61,9 +61,9 @@ class Loop:
         self.watch(self._wake_read, self._drain_wake)
         self._signals: dict[int, object] = {}
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call `callback` as long as `fd` is readable (or hung up)."""
-        self._epoll.register(fd, select.EPOLLIN)
+    def watch(self, fd: int, callback: Callable[[], None], *, writable: bool = False) -> None:
+        """Call `callback` as long as `fd` is readable, or takes more data; or hung up."""
+        self._epoll.register(fd, select.EPOLLOUT if writable else select.EPOLLIN)
         self._readers[fd] = callback
 
     def unwatch(self, fd: int) -> None:
@@ -102,9 +102,9 @@ class Loop:
             events = self._epoll.poll(0 if self.polling else self._wait_seconds())
             for fd, _ in events:
                 if callback := self._readers.get(fd):
-                    _guarded(callback)
+                    guarded(callback)
             if self.polling:
-                _guarded(self.polling.look)
+                guarded(self.polling.look)
             self._run_timers()
             self._run_soon()
             self._end_turn()
@@ -135,26 +135,27 @@ class Loop:
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]
             if timer.callback:
-                _guarded(timer.callback)
+                guarded(timer.callback)
 
     def _run_soon(self) -> None:
         """Only what is there now: callbacks that hand over more must not starve the sockets."""
         self._woken = False  # before the count: what is not in it has seen this and wakes us again
         for _ in range(len(self._soon)):
-            _guarded(self._soon.popleft())
+            guarded(self._soon.popleft())
 
     def _end_turn(self) -> None:
         while self._at_turn_end:
             callbacks, self._at_turn_end = self._at_turn_end, []
             for callback in callbacks:
-                _guarded(callback)
+                guarded(callback)
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, _WAKE_BYTES)
 
 
-def _guarded(callback: Callable[[], None]) -> None:
+def guarded(callback: Callable[[], None]) -> None:
+    """Call it; log what it raises."""
     try:
         callback()
     except Exception:

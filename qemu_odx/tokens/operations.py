@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from qemu_odx.wire.scsi.token_lists import BLOCKS_UNITS, DELAY_WHEN_DONE, CopyStatus
 
@@ -70,6 +70,8 @@ class Operation:
         token: the 512 bytes that POPULATE TOKEN made.
         abort: set to stop it at its next step.
         keep: False for EXTENDED COPY lists that want no result held.
+        number: tells it from all others of the copy manager; set when it begins.
+        began: clock time of its beginning.
     """
 
     nexus: Hashable
@@ -90,6 +92,8 @@ class Operation:
     lid1: bool = False
     disks: frozenset[Hashable] = frozenset()
     when_over: list[Callable[[], None]] = field(default_factory=list)
+    number: int = 0
+    began: float = 0.0
 
     @property
     def running(self) -> bool:
@@ -119,12 +123,28 @@ class Operation:
         )
 
 
+class Observer(Protocol):
+    """Who wants to know of copies that begin and end."""
+
+    def began(self, operation: Operation) -> None:
+        """It runs from now on."""
+
+    def ended(self, operation: Operation) -> None:
+        """It is over; its status and count are final."""
+
+
 @dataclass(slots=True)
 class OperationTable:
-    """The copy operations of a copy manager, by I_T nexus and list identifier."""
+    """The copy operations of a copy manager, by I_T nexus and list identifier.
+
+    Attributes:
+        observers: told of beginnings and ends.
+    """
 
     clock: Callable[[], float]
     results_per_nexus: int
+    observers: list[Observer] = field(default_factory=list)
+    _begun: int = 0
     _by_nexus: dict[Hashable, OrderedDict[int, Operation]] = field(default_factory=dict)
     _running: dict[Hashable, set[Operation]] = field(default_factory=dict)
 
@@ -151,13 +171,23 @@ class OperationTable:
         """The operations of all nexuses that have not ended and read or write a disk."""
         return [item for active in self._running.values() for item in active if disk in item.disks]
 
+    def all_running(self) -> list[Operation]:
+        """The operations of all nexuses that have not ended, in the order of their beginning."""
+        return sorted(
+            (item for active in self._running.values() for item in active), key=lambda item: item.number
+        )
+
     def begin(self, operation: Operation) -> None:
         """Enter an operation; an old result with its list identifier is dropped (SPC-4 5.17.4.2)."""
+        self._begun += 1
+        operation.number, operation.began = self._begun, self.clock()
         mine = self._by_nexus.setdefault(operation.nexus, OrderedDict())
         mine.pop(operation.list_identifier, None)
         mine[operation.list_identifier] = operation
         self._running.setdefault(operation.nexus, set()).add(operation)
         self._make_room(mine)
+        for observer in self.observers:
+            observer.began(operation)
 
     def finished(self, operation: Operation) -> None:
         """The operation has ended: keep its result for a while, or drop it if nobody may ask."""
@@ -171,6 +201,8 @@ class OperationTable:
                 operation.forget_at = self.clock() + (RETENTION_LID1 if operation.lid1 else RETENTION)
             else:
                 del mine[operation.list_identifier]
+        for observer in self.observers:
+            observer.ended(operation)
         callbacks, operation.when_over = operation.when_over, []
         for callback in callbacks:
             callback()

@@ -12,7 +12,7 @@ import heapq
 import hmac
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from qemu_odx.wire.scsi import rod_token
 from qemu_odx.wire.scsi.rod_token import MINTED_TYPES, RodType, TokenHeader
@@ -57,6 +57,7 @@ class Token(Generic[P]):
         deadline: clock time of its death if nothing uses it.
         end_of_life: clock time of its death in any case.
         users: copies running on it; it does not expire meanwhile.
+        minted: clock time of its birth.
     """
 
     data: bytes
@@ -71,11 +72,26 @@ class Token(Generic[P]):
     users: int = 0
     doomed: Fault | None = None
     group: str = ""
+    minted: float = 0.0
 
     @property
     def identifier(self) -> int:
         """COPY MANAGER ROD TOKEN IDENTIFIER."""
         return rod_token.identifier(self.data)
+
+
+class Observer(Protocol[P]):
+    """Who wants to know of tokens that come and go. It must not change them from inside such a call."""
+
+    def minted(self, token: Token[P]) -> None:
+        """A token was made."""
+
+    def ended(self, token: Token[P], cause: Fault) -> None:
+        """A token has died; its payload is still there, and released next."""
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +130,18 @@ class TokenRegistry(Generic[P]):
         random: returns that many secure random bytes.
         quotas: how many tokens and tombstones are kept.
         released: called with the payload of every token that died and is no longer in use.
+
+    Attributes:
+        observers: told of births and deaths.
+        rescheduled: called when `next_deadline` may be another.
     """
 
     clock: Callable[[], float]
     random: Callable[[int], bytes]
     quotas: Quotas
     released: Callable[[P], None]
+    observers: list[Observer[P]] = field(default_factory=list)
+    rescheduled: Callable[[], None] = _nobody
     _live: dict[int, Token[P]] = field(default_factory=dict)
     _accounts: dict[Hashable, _Account] = field(default_factory=dict)
     _dead: dict[int, _Tombstone] = field(default_factory=dict)
@@ -177,12 +199,15 @@ class TokenRegistry(Generic[P]):
             now + inactivity_timeout,
             now + lifetime,
             group=group,
+            minted=now,
         )
         self._live[header.identifier] = token
         account = self._accounts.setdefault(owner, _Account())
         account.tokens += 1
         account.length += header.length
         self._schedule(token)
+        for observer in self.observers:
+            observer.minted(token)
         return token
 
     def resolve(self, data: bytes, group: str = "") -> Token[P] | Fault:
@@ -264,6 +289,7 @@ class TokenRegistry(Generic[P]):
             live = [(item.deadline, key) for key, item in self._live.items()]
             self._deadlines = live + [(item.forget_at, key) for key, item in self._dead.items()]
             heapq.heapify(self._deadlines)
+        self.rescheduled()
 
     def _bury(self, token: Token[P], cause: Fault) -> None:
         del self._live[token.identifier]
@@ -277,6 +303,9 @@ class TokenRegistry(Generic[P]):
         account.graves[token.identifier] = None
         if len(account.graves) > self.quotas.tombstones:
             self._forget(next(iter(account.graves)))
+        self.rescheduled()
+        for observer in self.observers:
+            observer.ended(token, cause)
         self.released(token.payload)
 
     def _forget(self, identifier: int) -> None:

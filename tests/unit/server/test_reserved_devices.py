@@ -36,7 +36,8 @@ class Bench:
 
     def __init__(self, ram: GuestRam) -> None:
         self.disk = memory_disk("d0", 1 << 20)
-        self.maker = DeviceMaker({"d0": self.disk}, InlineRunner())
+        self.maker = DeviceMaker(InlineRunner())
+        self.maker.disks["d0"] = self.disk
         self.device = self.maker.blk(BlkExport("blk.sock", "d0", 1))
         self.device.set_features(wire.F_FLUSH | wire.F_CONFIG_WCE)
         self.queue = DriverQueue(ram, 64, kick=lambda: self.device.kick(0))

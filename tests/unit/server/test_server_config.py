@@ -51,7 +51,7 @@ def test_a_scsi_export() -> None:
     """Logical units in ascending order, in whatever order they were given."""
     export = "type=vhost-user-scsi,lun10=d1,socket=s.sock,lun0=d0"
     config = parse_config([DISK, "id=d1,path=b.img"], [export])
-    assert config.exports == (ScsiExport("s.sock", ((0, "d0"), (10, "d1")), 254),)
+    assert config.exports == (ScsiExport("s.sock", ((0, "d0"), (10, "d1")), 254, id="export0"),)
 
 
 def test_a_doubled_comma_is_a_comma() -> None:

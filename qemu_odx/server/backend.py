@@ -1,0 +1,203 @@
+"""What a running server consists of: disks and exports by name, added and removed while guests use the others.
+
+Imports the rest of `server/` but `app.py` and the monitor, which acts on it. All on the event loop's thread, except
+opening and closing disks, which may wait for the host and is a worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qemu_odx.disk.file import DiskError, open_disk
+from qemu_odx.disk.layers.table import layered
+from qemu_odx.server import news, power
+from qemu_odx.server.config import BlkExport
+from qemu_odx.server.devices import DeviceMaker
+from qemu_odx.server.events import Events
+from qemu_odx.server.expiry import Expiry
+from qemu_odx.server.export import Export as RunningExport
+from qemu_odx.server.options import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qemu_odx.disk.port import Disk
+    from qemu_odx.server.clock import Clock
+    from qemu_odx.server.config import DiskConfig, Export
+    from qemu_odx.server.loop import Loop
+    from qemu_odx.server.workers import Workers
+    from qemu_odx.target.manager import CopyManager
+    from qemu_odx.virtio.port import Device
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ServedDisk:
+    """A disk and what it was made from."""
+
+    config: DiskConfig
+    disk: Disk
+
+
+@dataclass(slots=True)
+class ServedExport:
+    """An export: what it was made from, its device, its socket."""
+
+    config: Export
+    device: Device
+    running: RunningExport
+
+
+class Backend:
+    """Disks, exports and the copy manager between them.
+
+    Attributes:
+        loop: the event loop.
+        workers: for what may wait.
+        clock: of all that expires or delays.
+        events: news for whoever listens.
+        disks: by name.
+        exports: by name, in the order in which they were made.
+        maker: makes devices.
+        stop: ends the server; the argument is why, as in QEMU's SHUTDOWN event.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        workers: Workers,
+        clock: Clock,
+        stop: Callable[[str], None],
+        power_cut: Callable[[], None],
+    ) -> None:
+        self.loop = loop
+        self.workers = workers
+        self.clock = clock
+        self.stop = stop
+        self._power_cut = power_cut
+        self.events = Events()
+        self.disks: dict[str, ServedDisk] = {}
+        self.exports: dict[str, ServedExport] = {}
+        self.maker = DeviceMaker(workers, clock, clock.call_later)
+        self._leaving = 0
+        self._when_left: list[Callable[[], None]] = []
+        self._expiry = Expiry(self.manager, clock)
+        news.forward(self.manager, self.events)
+
+    @property
+    def manager(self) -> CopyManager:
+        """The copy manager."""
+        return self.maker.manager
+
+    def users_of(self, disk: str) -> list[str]:
+        """The exports that show a disk."""
+        return [name for name, export in self.exports.items() if disk in export.config.disks]
+
+    def enter_disk(self, config: DiskConfig, disk: Disk) -> None:
+        """A disk that has been opened may be used from now on."""
+        self.disks[config.id] = ServedDisk(config, disk)
+        self.maker.disks[config.id] = disk
+        for layer in power.power_layers([disk]):
+            layer.on_cut = self._power_cut
+
+    def leave_disk(self, name: str) -> Disk:
+        """Nobody finds a disk any more, its tokens are cancelled; the caller closes it. No export may show it."""
+        disk = self.disks.pop(name).disk
+        del self.maker.disks[name]
+        self.manager.disk_removed(disk)
+        return disk
+
+    def add_export(self, config: Export) -> RunningExport:
+        """Listen for front ends of a new export.
+
+        Raises:
+            ConfigError: it cannot be made as asked for.
+        """
+        device = self.maker.blk(config) if isinstance(config, BlkExport) else self.maker.scsi(config)
+        try:
+            running = RunningExport(config.socket, self.loop, device, config.access)
+        except ConfigError:
+            self.maker.forget(device, _nothing)
+            raise
+        running.on_front_end = lambda here: self.events.tell(
+            (news.FrontEndConnected if here else news.FrontEndGone)(config.id)
+        )
+        self.exports[config.id] = ServedExport(config, device, running)
+        return running
+
+    def remove_export(self, name: str, removed: Callable[[], None]) -> None:
+        """Close the socket, drop the guest, take the logical units away; `removed` once nothing of it runs."""
+        export = self.exports.pop(name)
+        self._leaving += 1
+
+        def left() -> None:
+            self._leaving -= 1
+            removed()
+            self._tell_left()
+
+        export.running.close(lambda: self.maker.forget(export.device, left))
+
+    def when_left(self, over: Callable[[], None]) -> None:
+        """Call `over` once every export that was removed has drained, perhaps now."""
+        self._when_left.append(over)
+        self._tell_left()
+
+    def _tell_left(self) -> None:
+        if not self._leaving:
+            waiting, self._when_left = self._when_left, []
+            for over in waiting:
+                over()
+
+    def resized(self, disk: Disk) -> None:
+        """A disk has another size: everybody is told."""
+        log.info("disk %s: now %d bytes", disk.name, disk.size)
+        self.maker.resized(disk)
+        for export in self.exports.values():
+            export.running.resized(disk.name)
+        self.events.tell(news.DiskResized(disk.name, disk.size))
+
+    def follow_growth(self) -> None:
+        """Guests see the new size of images that have been made larger."""
+        for served in self.disks.values():
+            disk, before = served.disk, served.disk.size
+            try:
+                actual = disk.follow_growth()
+            except OSError as error:
+                log.warning("disk %s: its size cannot be found: %s", disk.name, error.strerror)
+                continue
+            if actual < before:
+                log.warning("disk %s: its image has shrunk: make it %d bytes again", disk.name, before)
+            elif actual > before:
+                self.resized(disk)
+
+
+def open_configured(config: DiskConfig) -> Disk:
+    """Open a disk with its layers. May wait for the host.
+
+    Raises:
+        DiskError: one sentence with the cure; an image that was made for it is gone again.
+    """
+    created = not Path(config.path).exists()
+    disk: Disk = open_disk(
+        config.id,
+        config.path,
+        size=config.size,
+        block_size=config.block_size,
+        physical_block_size=config.physical_block_size,
+        serial=config.serial,
+        readonly=config.readonly,
+    )
+    try:
+        return layered(disk, config.layers, dict(config.layer_options))
+    except DiskError:  # layered() has closed it
+        if created:
+            Path(config.path).unlink()
+        raise
+
+
+def _nothing() -> None:
+    """Nobody waits."""

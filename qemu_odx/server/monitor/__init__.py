@@ -1,0 +1,1 @@
+"""The QMP monitor of the server: what it does can be seen and steered while it runs."""

@@ -1,0 +1,1 @@
+"""The monitor's commands on what the server has: one file per noun."""

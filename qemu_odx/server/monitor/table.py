@@ -1,0 +1,45 @@
+"""All commands and events of the monitor, one line each.
+
+Imports every module of commands. A handler's annotations are its schema (`command.py`), its docstring is its page in
+`docs/monitor.md` (`docs/generate_monitor.py`). Next: `server/monitor/connection.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qemu_odx.server import news
+from qemu_odx.server.monitor import general
+from qemu_odx.server.monitor.command import Command, EventType
+from qemu_odx.server.monitor.commands import clock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMMANDS: Final[Mapping[str, Command]] = {
+    row.name: row
+    for row in (
+        Command("qmp_capabilities", general.qmp_capabilities),
+        Command("query-version", general.query_version),
+        Command("query-commands", general.query_commands),
+        Command("query-qmp-schema", general.query_qmp_schema),
+        Command("quit", general.quit_),
+        Command("query-odx-clock", clock.query),
+        Command("odx-clock-advance", clock.advance),
+    )
+}
+"""By name."""
+
+EVENTS: Final = (
+    EventType("SHUTDOWN", news.Shutdown),
+    EventType("ODX_FRONT_END_CONNECTED", news.FrontEndConnected),
+    EventType("ODX_FRONT_END_GONE", news.FrontEndGone),
+    EventType("ODX_DISK_RESIZED", news.DiskResized),
+    EventType("ODX_TOKEN_CREATED", news.TokenCreated),
+    EventType("ODX_TOKEN_ENDED", news.TokenEnded),
+    EventType("ODX_COPY_STARTED", news.CopyStarted),
+    EventType("ODX_COPY_ENDED", news.CopyEnded),
+)
+
+EVENT_NAMES: Final[Mapping[type, str]] = {event.data: event.name for event in EVENTS}
+"""Event class to the name that clients read."""

@@ -1,0 +1,171 @@
+"""The events of the server, as values, and where those of the copy manager come from.
+
+Imports `tokens/` and `target/`. Told through `server/events.py`; the monitor sends them to its clients under the
+names of `server/monitor/table.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qemu_odx.tokens.operations import OperationStatus
+
+if TYPE_CHECKING:
+    from qemu_odx.disk.port import Snapshot
+    from qemu_odx.server.events import Events
+    from qemu_odx.target.manager import CopyManager
+    from qemu_odx.tokens.operations import Operation
+    from qemu_odx.tokens.registry import Fault, Token
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """The server ends.
+
+    Attributes:
+        guest: always false: no guest can end it.
+        reason: `host-qmp-quit` or `host-signal`.
+    """
+
+    guest: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndConnected:
+    """A front end (a QEMU) has connected.
+
+    Attributes:
+        export: name of the export.
+    """
+
+    export: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrontEndGone:
+    """The front end has left, and nothing of it is in flight any more.
+
+    Attributes:
+        export: name of the export.
+    """
+
+    export: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskResized:
+    """A disk shows another size.
+
+    Attributes:
+        disk: name of the disk.
+        size: bytes.
+    """
+
+    disk: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCreated:
+    """POPULATE TOKEN has made a token.
+
+    Attributes:
+        token: its identifier, 16 hexadecimal digits.
+        disk: name of the disk it was made from.
+        length: bytes it stands for.
+    """
+
+    token: str
+    disk: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEnded:
+    """A token is good for nothing any more.
+
+    Attributes:
+        token: its identifier, 16 hexadecimal digits.
+        disk: name of the disk it was made from.
+        cause: `revoked`, `expired`, `cancelled` or `deleted`.
+    """
+
+    token: str
+    disk: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStarted:
+    """A copy operation has begun.
+
+    Attributes:
+        copy: its number.
+        disks: the disks that it reads or writes.
+    """
+
+    copy: int
+    disks: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyEnded:
+    """A copy operation is over.
+
+    Attributes:
+        copy: its number.
+        status: `done`, `error`, `partial` or `terminated`.
+        count: TRANSFER COUNT: logical blocks of the destination, in the order of the descriptors.
+    """
+
+    copy: int
+    status: str
+    count: int
+
+
+def token_name(token: Token[Snapshot]) -> str:
+    """How the monitor calls a token: its COPY MANAGER ROD TOKEN IDENTIFIER. It is no secret."""
+    return f"{token.identifier:016x}"
+
+
+class _Tokens:
+    """Tells of tokens. See `tokens/registry.Observer`."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def minted(self, token: Token[Snapshot]) -> None:
+        """A token was made."""
+        if self._events:
+            self._events.tell(TokenCreated(token_name(token), str(token.creator), token.length))
+
+    def ended(self, token: Token[Snapshot], cause: Fault) -> None:
+        """A token has died."""
+        if self._events:
+            self._events.tell(TokenEnded(token_name(token), str(token.creator), cause.name.lower()))
+
+
+class _Copies:
+    """Tells of copies. See `tokens/operations.Observer`."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+
+    def began(self, operation: Operation) -> None:
+        """A copy operation runs."""
+        if self._events:
+            self._events.tell(CopyStarted(operation.number, sorted(map(str, operation.disks))))
+
+    def ended(self, operation: Operation) -> None:
+        """A copy operation is over."""
+        if self._events:
+            status = OperationStatus(operation.status).name.lower()
+            self._events.tell(CopyEnded(operation.number, status, operation.count))
+
+
+def forward(manager: CopyManager, events: Events) -> None:
+    """Tell of everything that happens to tokens and copies."""
+    manager.tokens.observers.append(_Tokens(events))
+    manager.operations.observers.append(_Copies(events))
