@@ -35,16 +35,28 @@ def test_a_disk_with_the_least() -> None:
 def test_a_blk_export() -> None:
     """Queues are limited only if asked."""
     config = parse_config([DISK], [EXPORT, "type=vhost-user-blk,socket=c.sock,disk=d0,num-queues=4"])
-    assert config.exports == (BlkExport("b.sock", "d0", 256), BlkExport("c.sock", "d0", 4))
+    assert config.exports == (
+        BlkExport("b.sock", "d0", 256, id="export0"),
+        BlkExport("c.sock", "d0", 4, id="export1"),
+    )
 
 
 @pytest.mark.parametrize(("text", "place"), [("on", 524288), ("off", None), ("4096", 4096), ("1M", 1 << 20)])
 def test_a_mailbox(text: str, place: int | None) -> None:
     """At the default place, nowhere, or elsewhere; nowhere unless asked for."""
     assert parse_config([DISK], [f"{EXPORT},mailbox={text}"]).exports == (
-        BlkExport("b.sock", "d0", 256, place),
+        BlkExport("b.sock", "d0", 256, place, id="export0"),
     )
-    assert parse_config([DISK], [EXPORT]).exports == (BlkExport("b.sock", "d0", 256, None),)
+    assert parse_config([DISK], [EXPORT]).exports == (BlkExport("b.sock", "d0", 256, None, id="export0"),)
+
+
+def test_exports_have_names() -> None:
+    """Their own, or the first that is free; no two the same."""
+    second, third = (f"type=vhost-user-blk,socket={name}.sock,disk=d0" for name in "cd")
+    config = parse_config([DISK], [EXPORT, f"{second},id=export0", f"{third},id=mine"])
+    assert [export.id for export in config.exports] == ["export1", "export0", "mine"]
+    with pytest.raises(ConfigError, match="two exports have id=x"):
+        parse_config([DISK], [f"{EXPORT},id=x", f"{second},id=x"])
 
 
 def test_a_scsi_export() -> None:
