@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_odx.lab.qemu_release import ensure_newer_qemu, newer_release
 from qemu_odx.testing.qtest import QtestMachine
 from qemu_odx.testing.serve import ServeProcess
 
@@ -23,11 +25,17 @@ EXPORTS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _qemu() -> None:
-    """Skip where there is no QEMU."""
-    if shutil.which("qemu-system-x86_64") is None:
+QEMUS = ["installed", *(f"qemu-{version}" for _, version in filter(None, [newer_release()]))]
+
+
+@pytest.fixture(autouse=True, params=QEMUS)
+def qemu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test meets the installed QEMU, and a newer one where the distribution has one to fetch."""
+    if request.param != "installed":
+        monkeypatch.setenv("PATH", f"{ensure_newer_qemu()}{os.pathsep}{os.environ['PATH']}")
+    elif shutil.which("qemu-system-x86_64") is None:
         pytest.skip("qemu-system-x86_64 is not installed (package qemu-system-x86)")
+    return str(request.param)
 
 
 @pytest.fixture
