@@ -24,6 +24,7 @@ from qemu_odx.disk import history
 from qemu_odx.disk.file import FileDisk, open_disk
 from qemu_odx.disk.layers.layer import Layer
 from qemu_odx.disk.layers.power_cut import PowerCutLayer
+from qemu_odx.disk.layers.verify import VerifyLayer, make
 from qemu_odx.disk.port import Extent
 
 if TYPE_CHECKING:
@@ -222,3 +223,19 @@ def test_a_layered_source_and_a_plain_destination(tmp_path: Path) -> None:
 def test_a_disk_whose_power_may_be_cut(tmp_path: Path) -> None:
     """As long as it is not, nothing is to be seen of the layer."""
     check(tmp_path, "copy-before-write", 40, lambda image: PowerCutLayer(image, 0))
+
+
+@pytest.mark.parametrize("both", [True, False], ids=["both verified", "one verified"])
+def test_verified_disks(tmp_path: Path, *, both: bool) -> None:
+    """Nothing is ever found wrong, whatever goes between them, and nothing is to be seen of the layer."""
+    layers: list[VerifyLayer] = []
+
+    def dress(image: FileDisk) -> Disk:
+        if not both and image.name == "d1":
+            return image
+        layers.append(make(image, {}))
+        return layers[-1]
+
+    check(tmp_path, "copy-before-write", 25, dress)
+    assert sum(layer.checked for layer in layers) > 10_000
+    assert [finding for layer in layers for finding in layer.findings] == []

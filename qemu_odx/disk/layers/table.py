@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qemu_odx.disk.layers import power_cut
+from qemu_odx.disk.layers import power_cut, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +32,7 @@ class LayerKind:
 
 
 LAYERS: dict[str, LayerKind] = {
+    "verify": LayerKind(verify.make, ("record", "scan")),
     "power-cut": LayerKind(power_cut.make, ("seed", "after")),
 }
 
