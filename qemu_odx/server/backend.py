@@ -20,10 +20,12 @@ from qemu_odx.server.events import Events
 from qemu_odx.server.expiry import Expiry
 from qemu_odx.server.export import Export as RunningExport
 from qemu_odx.server.options import ConfigError
+from qemu_odx.server.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qemu_odx.disk.layers.finding import Finding
     from qemu_odx.disk.port import Disk
     from qemu_odx.server.clock import Clock
     from qemu_odx.server.config import DiskConfig, Export
@@ -64,6 +66,7 @@ class Backend:
         exports: by name, in the order in which they were made.
         maker: makes devices.
         stop: ends the server; the argument is why, as in QEMU's SHUTDOWN event.
+        power_cut: the host's crash, modelled (`server/power.py`).
     """
 
     def __init__(
@@ -78,7 +81,8 @@ class Backend:
         self.workers = workers
         self.clock = clock
         self.stop = stop
-        self._power_cut = power_cut
+        self.power_cut = power_cut
+        self._witness = Witness()
         self.events = Events()
         self.disks: dict[str, ServedDisk] = {}
         self.exports: dict[str, ServedExport] = {}
@@ -102,13 +106,15 @@ class Backend:
         self.disks[config.id] = ServedDisk(config, disk)
         self.maker.disks[config.id] = disk
         for layer in power.power_layers([disk]):
-            layer.on_cut = self._power_cut
+            layer.on_cut = self.power_cut
+        self._witness.watch(disk, self._found_corruption)
 
     def leave_disk(self, name: str) -> Disk:
         """Nobody finds a disk any more, its tokens are cancelled; the caller closes it. No export may show it."""
         disk = self.disks.pop(name).disk
         del self.maker.disks[name]
         self.manager.disk_removed(disk)
+        self._witness.forget(disk)
         return disk
 
     def add_export(self, config: Export) -> RunningExport:
@@ -127,7 +133,13 @@ class Backend:
             (news.FrontEndConnected if here else news.FrontEndGone)(config.id)
         )
         self.exports[config.id] = ServedExport(config, device, running)
+        self._witness.stand_at(self.maker.gates[config.socket], config.disks)
         return running
+
+    def _found_corruption(self, finding: Finding) -> None:
+        """On the thread that met it."""
+        told = news.CorruptionFound(finding.disk, finding.block, str(finding))
+        self.loop.call_soon(lambda: self.events.tell(told))
 
     def remove_export(self, name: str, removed: Callable[[], None]) -> None:
         """Close the socket, drop the guest, take the logical units away; `removed` once nothing of it runs."""

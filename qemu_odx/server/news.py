@@ -68,6 +68,21 @@ class DiskResized:
 
 
 @dataclass(frozen=True, slots=True)
+class CorruptionFound:
+    """A block does not hold what was written last (layer `verify`); `query-odx-corruption` has the details.
+
+    Attributes:
+        disk: name of the disk.
+        block: number of the block.
+        text: who found it, who wrote it, who else was at it.
+    """
+
+    disk: str
+    block: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCreated:
     """POPULATE TOKEN has made a token.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qemu_odx.disk.layers.record import Write
@@ -52,35 +52,9 @@ class Finding:
         beside = ", ".join(map(_named, self.overlapping)) or "none"
         return f"{head}; written last by {_named(self.written)}; requests that overlapped it: {beside}"
 
-    def as_dict(self) -> dict[str, Any]:
-        """The same for machines."""
-        return {
-            "disk": self.disk,
-            "block": self.block,
-            "offset": self.block * self.block_size,
-            "found-by": self.found_by,
-            "time": self.when,
-            "expected-crc32": self.expected,
-            "found-crc32": self.found,
-            "zeros": self.zeros,
-            "written-by": _as_dict(self.written) if self.written else None,
-            "overlapping": [_as_dict(write) for write in self.overlapping],
-        }
-
 
 def _named(write: Write) -> str:
     when = datetime.fromtimestamp(write.begun).astimezone().isoformat(timespec="milliseconds")
     return (
         f"write {write.number} ({write.who}, bytes {write.offset} to {write.offset + write.length}, {when})"
     )
-
-
-def _as_dict(write: Write) -> dict[str, Any]:
-    return {
-        "number": write.number,
-        "request": write.who,
-        "offset": write.offset,
-        "length": write.length,
-        "begun": write.begun,
-        "ended": write.ended or None,
-    }

@@ -55,14 +55,18 @@ class VerifyLayer(Layer):
     Attributes:
         requests: names of the requests that are under way.
         findings: the wrong blocks, the last thousand; each is found once.
+        first: the first of all, None before.
         wrong: how many there were.
         checked: blocks compared so far.
+        on_finding: called with each, on the thread that met it.
     """
 
     def __init__(self, inner: Disk, record: Record) -> None:
         super().__init__(inner)
         self.requests = Requests()
         self.findings: deque[Finding] = deque(maxlen=MOST_FINDINGS)
+        self.first: Finding | None = None
+        self.on_finding: Callable[[Finding], None] = _nobody
         self.wrong = self.checked = 0
         self.record = record
         self.history = EntryHistory(record)
@@ -240,8 +244,10 @@ class VerifyLayer(Layer):
         finding = Finding(*place, entry & _LOW, found, found == self._zero, written, tuple(beside))
         with self._counting:
             self.wrong += 1
+            self.first = self.first or finding
             self.findings.append(finding)
         log.error("%s", finding)
+        self.on_finding(finding)
 
 
 class _Change:
@@ -283,6 +289,10 @@ class _Change:
         """The range holds zeros now."""
         first, count = self._layer.whole(self.write.offset, self.write.length)
         self._record.put(first, [number_in_entry(self.write) << 32 | checksum] * count)
+
+
+def _nobody(_finding: Finding) -> None:
+    """Nobody listens."""
 
 
 def make(disk: Disk, options: Mapping[str, str]) -> VerifyLayer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from qemu_odx.server import news
 from qemu_odx.server.monitor import general
 from qemu_odx.server.monitor.command import Command, EventType
-from qemu_odx.server.monitor.commands import clock
+from qemu_odx.server.monitor.commands import clock, corruption, power
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,9 @@ COMMANDS: Final[Mapping[str, Command]] = {
         Command("quit", general.quit_),
         Command("query-odx-clock", clock.query),
         Command("odx-clock-advance", clock.advance),
+        Command("query-odx-corruption", corruption.query),
+        Command("odx-corruption-scan", corruption.scan),
+        Command("odx-power-cut", power.cut),
     )
 }
 """By name."""
@@ -35,6 +38,7 @@ EVENTS: Final = (
     EventType("ODX_FRONT_END_CONNECTED", news.FrontEndConnected),
     EventType("ODX_FRONT_END_GONE", news.FrontEndGone),
     EventType("ODX_DISK_RESIZED", news.DiskResized),
+    EventType("ODX_CORRUPTION_FOUND", news.CorruptionFound),
     EventType("ODX_TOKEN_CREATED", news.TokenCreated),
     EventType("ODX_TOKEN_ENDED", news.TokenEnded),
     EventType("ODX_COPY_STARTED", news.CopyStarted),

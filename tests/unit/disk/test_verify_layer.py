@@ -67,7 +67,7 @@ def test_a_wrong_block_is_named_with_who_wrote_it(tmp_path: Path, caplog: pytest
     assert (finding.written.offset, finding.written.length) == (8 * BLOCK, 8 * BLOCK)
     text = "block 10 (byte 5120) is wrong: export s, queue 1, head 9: READ(10) found CRC"
     assert text in caplog.text
-    assert finding.as_dict()["written-by"]["number"] == 0
+    assert finding.written.number == 0
     disk.close()
     assert "1 blocks were wrong" in caplog.text
 
@@ -215,8 +215,8 @@ def test_after_a_crash_of_the_host_the_record_begins_anew(
         disk.write(0, [b"w" * BLOCK])
         if crashed:
             disk.inner.close()
-                disk.record._pages.close()
-                disk.record._file.close()
+            disk.record._pages.close()
+            disk.record._file.close()
         else:
             disk.close()
         monkeypatch.setattr(record, "_boot", lambda crashed=crashed: f"{crashed}".encode() * 6)

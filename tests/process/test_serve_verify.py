@@ -1,0 +1,159 @@
+"""Silent corruption under a running server: found, and told with the names of requests; power cut by the monitor."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from guests import Blk, eventually
+
+from qemu_odx.cli.monitor_client import MonitorClient, MonitorFailure, NoServerError
+from qemu_odx.testing.scsi_guest import ScsiGuest
+from qemu_odx.testing.serve import ServeProcess
+from qemu_odx.wire.scsi.token_lists import Range
+from qemu_odx.wire.virtio import blk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCKS = 4096
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServeProcess]:
+    """A verified disk whose power can be cut, by SCSI and by virtio-blk; a plain one beside it."""
+    layers = "layers=verify+power-cut,verify-record=record"
+    arguments = [
+        *("--disk", f"id=d0,path=d0.img,size={BLOCKS * 512},{layers}"),
+        *("--disk", f"id=d1,path=d1.img,size={BLOCKS * 512}"),
+        *("--export", "type=vhost-user-scsi,socket=s.sock,lun0=d0,lun1=d1"),
+        *("--export", "type=vhost-user-blk,socket=b.sock,disk=d0"),
+        *("--monitor", "m.sock"),
+    ]
+    with ServeProcess(arguments, cwd=tmp_path) as process:
+        yield process
+
+
+def corrupt(folder: Path, block: int) -> None:
+    """Behind everybody's back."""
+    with (folder / "d0.img").open("r+b") as image:
+        image.seek(block * 512)
+        image.write(b"?" * 512)
+
+
+def test_the_request_that_wrote_a_wrong_block_is_named(server: ServeProcess) -> None:
+    """Written by SCSI, found by virtio-blk: in the log, as an event, by a query, and in the end."""
+    folder = server.cwd
+    with MonitorClient(str(folder / "m.sock")) as monitor, ScsiGuest(folder / "s.sock") as guest:
+        assert guest.initiator.write(0, 100, 8, os.urandom(4096)).good
+        corrupt(folder, 103)
+        reader = Blk(str(folder / "b.sock")).go()
+        reader.read(0, 512 * 512)
+        reader.front.close()
+        event = monitor.next_event(30)
+        while event is not None and event["event"] != "ODX_CORRUPTION_FOUND":
+            event = monitor.next_event(30)
+        assert event is not None
+        assert event["data"]["block"] == 103
+        (found,) = monitor.execute("query-odx-corruption")
+        assert (found["disk"], found["wrong"]) == ("d0", 1)
+        first = found["first"]
+        assert found["blocks"] == [first]
+        assert (first["block"], first["overlapping"]) == (103, [])
+        assert first["written-by"]["request"].startswith("WRITE(16) #")
+        assert first["written-by"]["request"].endswith("of s.sock")
+        assert (first["written-by"]["offset"], first["written-by"]["length"]) == (51200, 4096)
+        assert first["found-by"].startswith("IN #")
+        assert first["found-by"].endswith("queue 0 head 0 of b.sock")
+        assert "WRITE(16) #" in server.errors()
+        with pytest.raises(MonitorFailure, match="disk 'd1' is not verified: add layers=verify"):
+            monitor.execute("odx-corruption-scan", {"disk": "d1"})
+    assert server.terminate() == 0
+    assert "disk d0: 1 blocks were wrong" in server.errors()
+
+
+def test_what_tokens_write_and_show_is_verified(server: ServeProcess) -> None:
+    """A copy onto the disk is known by its command; old data that goes wrong is found when the token is used."""
+    folder = server.cwd
+    with MonitorClient(str(folder / "m.sock")) as monitor, ScsiGuest(folder / "s.sock") as guest:
+        initiator = guest.initiator
+        assert initiator.write(1, 0, 8, os.urandom(4096)).good
+        assert initiator.write_token(0, initiator.token(1, [Range(0, 8)]), [Range(200, 8)]).good
+        token = initiator.token(0, [Range(200, 8)])
+        assert initiator.write_token(1, token, [Range(64, 8)]).good
+        assert monitor.execute("odx-corruption-scan", {"disk": "d0"})["wrong"] == 0
+        corrupt(folder, 205)
+        assert initiator.write_token(1, token, [Range(64, 8)]).good
+        (found,) = monitor.execute("query-odx-corruption", {"disk": "d0"})
+        assert found["first"]["block"] == 205
+        assert found["first"]["found-by"] == "a token's copy from disk d0"
+        assert found["first"]["written-by"]["request"].startswith("WRITE USING TOKEN #")
+
+
+def test_corruption_between_two_runs_is_found(server: ServeProcess) -> None:
+    """The record tells the second server what the first one's guest wrote."""
+    folder = server.cwd
+    with ScsiGuest(folder / "s.sock") as guest:
+        assert guest.initiator.write(0, 7, 1, b"w" * 512).good
+    assert server.terminate() == 0
+    corrupt(folder, 7)
+    arguments = [
+        *("--disk", "id=d0,path=d0.img,layers=verify,verify-record=record,verify-scan=on"),
+        *("--export", "type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+    ]
+    with ServeProcess(arguments, cwd=folder) as second:
+        assert "block 7 (byte 3584) is wrong: a scan found" in second.errors()
+        assert "written last by write 0 (WRITE(16) #" in second.errors()
+
+
+def test_nothing_is_wrong_when_nothing_is(server: ServeProcess) -> None:
+    """Both devices at once, without and with flushes, discards, zeroes."""
+    folder = server.cwd
+    with MonitorClient(str(folder / "m.sock")) as monitor, ScsiGuest(folder / "s.sock") as guest:
+        other = Blk(str(folder / "b.sock")).go()
+        for number in range(60):
+            assert guest.initiator.write(0, number * 5, 8, os.urandom(4096)).good
+            other.write(number * 7 + 3, os.urandom(2048))
+            segment = blk.SEGMENT.pack(number * 3, 4, 0)
+            assert other.request(blk.RequestType.DISCARD, data=segment) == (blk.Status.OK, b"")
+            assert other.request(blk.RequestType.FLUSH) == (blk.Status.OK, b"")
+            assert guest.initiator.read(0, number * 4, 16).good
+        other.front.close()
+        found = monitor.execute("odx-corruption-scan", {"disk": "d0"})
+        assert (found["wrong"], found["blocks"], "first" in found) == (0, [], False)
+        assert found["checked"] > BLOCKS
+
+
+def test_a_look_at_what_a_crash_would_leave(server: ServeProcess) -> None:
+    """A file of its own; flushed data are in it whatever the seed; then the power does go."""
+    folder = server.cwd
+    with MonitorClient(str(folder / "m.sock")) as monitor:
+        guest = Blk(str(folder / "b.sock")).go()
+        guest.write(0, b"f" * 4096)
+        assert guest.request(blk.RequestType.FLUSH) == (blk.Status.OK, b"")
+        guest.write(8, b"v" * 4096)
+        pictures = set()
+        for seed in range(8):
+            path = folder / f"{seed}.img"
+            cut = monitor.execute("odx-power-cut", {"disk": "d0", "image": str(path), "seed": seed})
+            assert (cut["volatile"], cut["seed"]) == (8, seed)
+            picture = path.read_bytes()
+            assert len(picture) == BLOCKS * 512
+            assert picture.startswith(b"f" * 4096)
+            pictures.add(picture)
+        assert len(pictures) > 1
+        assert guest.read(8, 4096) == b"v" * 4096
+        with pytest.raises(MonitorFailure, match="cannot be written"):
+            monitor.execute("odx-power-cut", {"disk": "d0", "image": str(path)})
+        with pytest.raises(MonitorFailure, match="'d1' has no power to cut: add layers=power-cut"):
+            monitor.execute("odx-power-cut", {"disk": "d1", "image": str(folder / "x.img")})
+        with pytest.raises(MonitorFailure, match="give 'image'"):
+            monitor.execute("odx-power-cut", {"seed": 1})
+        with pytest.raises((NoServerError, MonitorFailure)):  # the connection breaks
+            monitor.execute("odx-power-cut")
+        guest.front.close()
+    eventually(lambda: not server.alive, "it did not end")
+    assert server.terminate() == 3
+    assert (folder / "d0.img").read_bytes().startswith(b"f" * 4096)
