@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from qemu_odx.disk.layers.table import LAYERS, option_keys
 from qemu_odx.server.access import ACCESS_KEYS, AS_MADE, SocketAccess, parse_access
+from qemu_odx.server.faulting.options import check_rules, layers_for, parse_fault
 from qemu_odx.server.options import (
     ConfigError,
     Options,
@@ -28,6 +29,8 @@ from qemu_odx.wire.mailbox import ALIGNMENT, DEFAULT_OFFSET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from qemu_odx.faults.rule import Rule
 
 R = TypeVar("R")
 
@@ -121,30 +124,47 @@ class ServeConfig:
     Attributes:
         monitor: where the QMP monitor listens; without one, nothing is added or removed while it runs.
         virtual_clock: time passes only when the monitor says so.
+        faults: in force from the start, as their rules say.
+        guest_control: guests may arm and release them too.
     """
 
     disks: tuple[DiskConfig, ...]
     exports: tuple[Export, ...]
     monitor: str | None = None
     virtual_clock: bool = False
+    faults: tuple[Rule, ...] = ()
+    guest_control: bool = False
 
 
 def parse_config(
-    disks: Iterable[str], exports: Iterable[str], *, monitor: str | None = None, virtual_clock: bool = False
+    disks: Iterable[str],
+    exports: Iterable[str],
+    *,
+    monitor: str | None = None,
+    virtual_clock: bool = False,
+    faults: Iterable[str] = (),
+    guest_control: bool = False,
 ) -> ServeConfig:
     """Everything on the command line.
 
     Raises:
         ConfigError: one sentence naming the option and the cure.
     """
+    rules = tuple(_named("--fault", text, parse_fault) for text in faults)
     config = ServeConfig(
-        tuple(_named("--disk", text, parse_disk) for text in disks),
+        tuple(_breakable(_named("--disk", text, parse_disk), rules) for text in disks),
         _with_ids(_named("--export", text, parse_export) for text in exports),
         monitor,
         virtual_clock,
+        rules,
+        guest_control,
     )
     _check_together(config)
     return config
+
+
+def _breakable(disk: DiskConfig, rules: Iterable[Rule]) -> DiskConfig:
+    return replace(disk, layers=layers_for(disk.id, disk.layers, rules))
 
 
 def parse_disk(options: Options) -> DiskConfig:
@@ -293,6 +313,7 @@ def _check_together(config: ServeConfig) -> None:
     )
     _refuse_twice([export.id for export in config.exports], "two exports have id={}")
     _refuse_twice([export.socket for export in config.exports], "two exports have socket={}")
+    check_rules(config.faults, ids)
     for export in config.exports:
         for disk in export.disks:
             if disk not in ids:

@@ -1,6 +1,6 @@
 """A layer whose disk fails on purpose: errors of the host, writes that tear, bits that flip on their way.
 
-May import `port.py` and the base. What goes wrong and when is decided by whoever sets `decide`
+May import `port.py`, the base and the lowest disk. What goes wrong and when is decided by whoever sets `decide`
 (`server/faulting/`); while it says that nothing can, everything goes straight to the disk below. What arrives at the
 disk below is an ordinary write in any case: its guard keeps what tokens protect.
 """
@@ -11,7 +11,8 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from qemu_odx.disk.layers.layer import Layer
+from qemu_odx.disk.file import FileDisk
+from qemu_odx.disk.layers.layer import Layer, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,6 +56,9 @@ class FaultLayer(Layer):
     def __init__(self, inner: Disk) -> None:
         super().__init__(inner)
         self.decide: Decide | None = None
+        lowest = layers_of(self)[-1].inner
+        if isinstance(lowest, FileDisk):
+            lowest.before_keeping(self._keeping)
 
     @property
     def _armed(self) -> bool:
@@ -128,8 +132,7 @@ class FaultLayer(Layer):
                 _raise(breakage)
         return self.inner.snapshot(extents)
 
-    def keeping(self, offset: int, length: int) -> None:
-        """Old data of a snapshot are about to be put aside; see `FileDisk.before_keeping`. Raises OSError."""
+    def _keeping(self, offset: int, length: int) -> None:
         self._meet("snapshot-keep", offset, length)
 
     def _meet(self, operation: str, offset: int, length: int) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qemu_odx.disk.layers import power_cut, verify
-from qemu_odx.disk.layers import power_cut
 from qemu_odx.disk.layers.faults import FaultLayer
 
 if TYPE_CHECKING:

@@ -39,11 +39,13 @@ class Deeds:
         parking: where a rule's requests wait.
         drop: closes the connection of the export.
         kill: ends the process.
+        soon: runs a callback on the event loop, not at once.
     """
 
     parking: Callable[[Entry], Parking]
     drop: Callable[[], None]
     kill: Callable[[], None]
+    soon: Callable[[Callable[[], None]], None]
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class Verdict:
     Attributes:
         flips: bits of the data for the guest that are to be turned: byte, bit and a number to choose by.
         silent: the entry and the action of the rule that keeps it from being answered, if one does.
+        waiting: task management functions that wait until this exchange has ended.
         refused: the sense data that it ends with although it was never executed.
     """
 
@@ -64,6 +67,7 @@ class Verdict:
     answer: Answer | None = None
     flips: list[Hit] = field(default_factory=list)
     silent: tuple[Entry, str] | None = None
+    waiting: list[Parked] = field(default_factory=list)
     refused: Sense | None = None
     names: list[str] = field(default_factory=list)
     turns: list[InTurn] = field(default_factory=list)

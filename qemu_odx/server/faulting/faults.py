@@ -11,24 +11,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qemu_odx.disk.layers.faults import FaultLayer
+from qemu_odx.disk.layers.layer import layers_of
 from qemu_odx.faults.book import FaultBook
 from qemu_odx.faults.errors import FaultRuleError
 from qemu_odx.faults.event import Level
 from qemu_odx.faults.rule import parse_rule
 from qemu_odx.server.faulting.decide import Deeds
 from qemu_odx.server.faulting.disks import DiskFaults
+from qemu_odx.server.faulting.guest import GuestControl
 from qemu_odx.server.faulting.holds import Parking, kill_backend
 from qemu_odx.server.faulting.results import keep_refusal
 from qemu_odx.server.faulting.tap import FaultTap
 from qemu_odx.server.options import ConfigError, split_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from qemu_odx.disk.layers.faults import FaultLayer
+    from qemu_odx.disk.port import Disk
     from qemu_odx.faults.book import Entry
     from qemu_odx.faults.rule import Rule
-    from qemu_odx.server.faulting.tap import Door
+    from qemu_odx.server.faulting.door import Door
     from qemu_odx.tap.gate import Gate
     from qemu_odx.target.manager import CopyManager
 
@@ -106,7 +109,7 @@ class Faults:
 
     def add_door(self, name: str, gate: Gate, door: Door, drop: Callable[[], None]) -> None:
         """An export is served; `drop` closes its connection."""
-        deeds = Deeds(self._parking, partial(self._soon, drop), self._kill)
+        deeds = Deeds(self._parking, partial(self._soon, drop), self._kill, self._soon)
         tap = FaultTap(self.book, door, deeds, partial(keep_refusal, self._manager))
         self._doors[name] = gate, tap
         self._changed()
@@ -117,14 +120,23 @@ class Faults:
         if tap in gate.taps:
             gate.remove(tap)
 
-    def add_disk(self, layer: FaultLayer) -> None:
-        """A disk can be made to fail."""
-        layer.decide = self._disk_faults.of(layer)
-        self._layers[layer.name] = layer
+    def add_disk(self, disk: Disk) -> None:
+        """A disk is served; it can be made to fail if it has a layer for that."""
+        for layer in layers_of(disk):
+            if isinstance(layer, FaultLayer):
+                layer.decide = self._disk_faults.of(layer)
+                self._layers[layer.name] = layer
 
     def remove_disk(self, name: str) -> None:
         """A disk is gone."""
         self._layers.pop(name, None)
+
+    def begin(self, rules: Iterable[Rule], *, guest_control: bool) -> None:
+        """Take in the rules of the command line; let guests arm and release them, if they may."""
+        for rule in rules:
+            self.enter(rule)
+        if guest_control:
+            self._manager.guest_control = GuestControl(self)
 
     # -- rules -------------------------------------------------------------------------------------
 

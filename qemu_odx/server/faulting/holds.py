@@ -35,10 +35,11 @@ class Parking:
         self._waiting[parked] = go_on
         self.entry.held = len(self._waiting)
 
-    def leave(self, parked: Parked) -> None:
-        """It waits no longer: it was aborted, or its queue has stopped."""
-        self._waiting.pop(parked, None)
+    def leave(self, parked: Parked) -> Callable[[], None] | None:
+        """It waits no longer; what would let it go on, None if it did not wait."""
+        go_on = self._waiting.pop(parked, None)
         self.entry.held = len(self._waiting)
+        return go_on
 
     def release(self) -> None:
         """All go on, in the order in which they came."""
@@ -63,6 +64,11 @@ class Parked:
         """Wait for the release."""
         del later
         self.parking.enter(self, go_on)
+
+    def go_on(self) -> None:
+        """Wait no longer."""
+        if go_on := self.parking.leave(self):
+            go_on()
 
     def end(self) -> None:
         """The exchange has ended."""

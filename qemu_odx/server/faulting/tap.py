@@ -17,10 +17,11 @@ from qemu_odx.wire.mailbox import WINDOW
 from qemu_odx.wire.scsi.buffers import is_guest_control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from qemu_odx.faults.book import FaultBook
     from qemu_odx.server.faulting.decide import Deeds
+    from qemu_odx.server.faulting.door import Door
     from qemu_odx.tap.decision import Decision
     from qemu_odx.tap.exchange import Exchange, Outcome
     from qemu_odx.wire.scsi.sense import Sense
@@ -28,23 +29,6 @@ if TYPE_CHECKING:
 _LEVELS: Final = {Kind.SCSI: Level.SCSI, Kind.BLK: Level.BLK, Kind.CONTROL: Level.CONTROL}
 _ABORTS: Final = frozenset({"ABORT TASK", "ABORT TASK SET", "CLEAR TASK SET"})
 _RESETS: Final = frozenset({"LOGICAL UNIT RESET", "I T NEXUS RESET"})
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """An export, as its faults see it.
-
-    Attributes:
-        names: all that a rule may call it by.
-        luns: name of the disk by logical unit number.
-        block_size: bytes of a logical block, by name of the disk.
-        mailbox: byte of the disk where a mailbox begins, None without one.
-    """
-
-    names: frozenset[str]
-    luns: Mapping[int, str]
-    block_size: Callable[[str], int]
-    mailbox: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +75,8 @@ class FaultTap:
         for hit in verdict.flips:
             flip(hit, list(exchange.data_in), outcome.data_in)
         verdict.end()
+        for parked in verdict.waiting:
+            self.deeds.soon(parked.go_on)  # when it has left the task set
 
     def _event(self, exchange: Exchange) -> Event:
         disk = exchange.disk or self.door.luns.get(exchange.lun or 0, "")
@@ -128,7 +114,9 @@ class FaultTap:
                 continue
             entry, action = hit.silent
             if exchange.operation in _ABORTS or (action == "never-answer" and exchange.operation in _RESETS):
-                verdict.before.append(Parked(self.deeds.parking(entry), outlasts_stop=True))
+                parked = Parked(self.deeds.parking(entry), outlasts_stop=True)
+                verdict.before.append(parked)
+                hit.waiting.append(parked)
                 return
 
     def _reaches(self, function: Exchange, command: Exchange) -> bool:
