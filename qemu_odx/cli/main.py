@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "conform": "qemu_odx.cli.conform",
     "windows": "qemu_odx.cli.windows",
     "trace": "qemu_odx.cli.trace",
+    "replay": "qemu_odx.cli.replay",
     "doctor": "qemu_odx.cli.doctor",
     "config": "qemu_odx.cli.config",
     "completion": "qemu_odx.cli.completion",

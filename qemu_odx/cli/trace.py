@@ -1,6 +1,7 @@
 """`qemu-odx trace`: look at a recorded trace, cut it, count it, merge it with what a Windows guest saw.
 
-Imports `trace/` only. Recording is `qemu-odx serve --trace FILE`; running a trace again is `qemu-odx replay`.
+Imports `trace/` and `monitor_client`. Recording is `qemu-odx serve --trace FILE`; running a trace again is
+`qemu-odx replay`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
+from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
 from qemu_odx.trace import text
 from qemu_odx.trace.merge import from_windows, merge
 from qemu_odx.trace.reading import Trace, TraceError, open_trace
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from qemu_odx.trace.schema import Record
 
 _FAILED = 1
+_WIDTH = 120
+"""Columns of a table that no terminal shows."""
 _FILE = click.Path(path_type=Path)
 
 
@@ -158,6 +162,38 @@ def merge_(file: Path, *, windows_files: tuple[Path, ...], clock_offset: float, 
         _write(map(_json_line, merge(opened, others)), output)
 
 
+@trace.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "--data", type=click.Choice(["off", "on", "full"]), default="off", help="With the data of requests."
+)
+@click.option("--event", "events", multiple=True, type=click.Choice(EVENTS), help="Only such records.")
+@monitor_options
+def start(file: Path, *, data: str, events: tuple[str, ...], monitor: str, as_json: bool) -> None:
+    """Let a running server record to FILE from now on."""
+    arguments: dict[str, Any] = {"file": str(file.absolute()), "data": data}
+    if events:
+        arguments["events"] = list(events)
+    with MonitorClient(monitor) as server:
+        _tell_recording(server.execute("odx-trace-start", arguments), as_json=as_json)
+
+
+@trace.command()
+@monitor_options
+def stop(*, monitor: str, as_json: bool) -> None:
+    """End the recording of a running server; its file is whole then."""
+    with MonitorClient(monitor) as server:
+        _tell_recording(server.execute("odx-trace-stop"), as_json=as_json)
+
+
+def _tell_recording(info: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(info)
+    else:
+        state = "recording to" if info["recording"] else "recorded:"
+        click.echo(f"{state} {info['file']}: {info['records']} records, {info['dropped']} dropped")
+
+
 @contextmanager
 def _telling(file: Path) -> Iterator[Trace]:
     """The open trace; what is wrong with it is told at the end, and is the exit code."""
@@ -195,14 +231,16 @@ def _write(lines: Iterable[str], output: Path | None) -> None:
 
 def _show_stats(found: dict[str, Any]) -> None:
     console = Console()
-    table = Table(title=f"Requests of {found['seconds']:.3f} s; times in µs")
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table = Table(box=None, title=f"Requests of {found['seconds']:.3f} s; times in µs")
     table.add_column("export")
-    table.add_column("operation")
-    for name in ("count", "errors", "bytes", "queued p50", "p99", "served p50", "p90", "p99", "max"):
+    table.add_column("operation", no_wrap=True)
+    for name in ("count", "errors", "bytes", "queued p50", "p99", "served p50", "p99", "max"):
         table.add_column(name, justify="right")
     for row in found["operations"]:
         queued, served = row["queued_us"], row["served_us"]
-        times = [queued.get("p50"), queued.get("p99"), *(served.get(f"p{p}") for p in (50, 90, 99, 100))]
+        times = [queued.get("p50"), queued.get("p99"), *(served.get(f"p{p}") for p in (50, 99, 100))]
         counts = [f"{row[key]:,}" for key in ("count", "errors", "bytes")]
         table.add_row(row["export"], row["name"], *counts, *("" if t is None else f"{t:,.1f}" for t in times))
     console.print(table)
@@ -214,7 +252,7 @@ def _show_rest(console: Console, found: dict[str, Any]) -> None:
         for name, count in counts.items():
             console.print(f"{title}: {count:,} times {name}", highlight=False, soft_wrap=True)
     for life in found["tokens"]:
-        minted = f"minted at {life['minted']:.3f} s" if "minted" in life else "minted before"
+        minted = f"minted at {life['minted']:.3f} s" if "minted" in life else "not minted in this trace"
         ended = f"{life.get('cause', '')} at {life['ended']:.3f} s" if "ended" in life else "alive"
         console.print(
             f"Token {life['token']} of {life['disk'] or '?'}: {minted}, used {len(life['uses'])} times, {ended}",

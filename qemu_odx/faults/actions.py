@@ -65,8 +65,7 @@ class ActionKind:
         levels: where it can happen.
         options: keys that it knows, besides those of every rule.
         required: those of them that must be there.
-        operations: what it means without `op=`; empty for all that is possible.
-        only: what is possible at all; empty for everything at its levels.
+        operations: what it means without `op=`; empty for everything at its levels.
     """
 
     summary: str
@@ -74,10 +73,8 @@ class ActionKind:
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     operations: str = ""
-    only: str = ""
 
 
-_IN_PARTS: Final = "read+WRITE(6)+WRITE(10)+WRITE(12)+WRITE(16)+OUT+token"
 _SCSI: Final = frozenset({Level.SCSI})
 _BLK: Final = frozenset({Level.BLK})
 _DATA: Final = frozenset({Level.SCSI, Level.BLK})
@@ -105,14 +102,14 @@ ACTIONS: Final[dict[str, ActionKind]] = {
         _DATA,
         ("blocks", "sense", "key"),
         ("blocks",),
-        only=_IN_PARTS,
+        "read+write+write-using-token",
     ),
     "short-read": ActionKind(
         "Only the first blocks of the data come, and the request ends well.",
         _DATA,
         ("blocks",),
         ("blocks",),
-        only="read",
+        "read",
     ),
     "bit-flip": ActionKind(
         "One bit of the data is wrong: in what the guest reads, or (way=out) in what reaches the disk.",
@@ -165,7 +162,7 @@ ACTIONS: Final[dict[str, ActionKind]] = {
         _DISK,
         ("bytes", "report"),
         ("bytes",),
-        only="disk-write",
+        "disk-write",
     ),
 }
 """Every action, in the order of the documentation."""

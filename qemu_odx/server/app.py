@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from qemu_odx.disk.port import Disk
     from qemu_odx.server.config import DiskConfig, Export, ServeConfig
     from qemu_odx.server.monitor.connection import Monitor
+    from qemu_odx.server.trace_options import TraceConfig
 
 
 class ServerError(Exception):
@@ -63,9 +64,10 @@ class Server:
             self._backend.maker.groups_named = any(export.group for export in config.exports)
             for disk in config.disks:
                 self._backend.enter_disk(disk, _open(disk, undo))
-            self._backend.faults.begin(config.faults, guest_control=config.guest_control)
             for export in config.exports:
                 self._add_export(export, undo)
+            if config.trace is not None:
+                self._start_trace(config.trace)
             self._monitor = _monitor(config.monitor, self._backend)
             undo.pop_all()
 
@@ -108,6 +110,8 @@ class Server:
             self._monitor.close()
         if not self._gave_up:
             self._workers.close()
+        if trace := self._backend.tracing.stop():
+            trace.close()
         for name, served in self._backend.disks.items():
             try:
                 served.disk.close()
@@ -124,6 +128,12 @@ class Server:
             raise ServerError(str(error)) from error
         undo.callback(running.close, lambda: None)
 
+    def _start_trace(self, config: TraceConfig) -> None:
+        try:
+            self._backend.tracing.start(config, fresh=True)
+        except ConfigError as error:
+            raise ServerError(f"the trace: {error}") from error
+
     def _follow_growth(self) -> None:
         self._backend.follow_growth()
 
@@ -131,6 +141,8 @@ class Server:
         """The host's crash, modelled: see `server/power.py`. The process ends as it is, with `power.EXIT_CODE`."""
         disks = [served.disk for served in self._backend.disks.values()]
         power.cut_power(disks, self._backend.manager)
+        if trace := self._backend.tracing.stop():
+            trace.close()
         logging.shutdown()
         os._exit(power.EXIT_CODE)
 

@@ -73,7 +73,7 @@ class DeviceMaker:
         def kept_out(writing: bool) -> bool:
             return self.manager.reservations(disk).keeps_out(config.socket, writing=writing)
 
-        gate = self._gate(config.socket)
+        gate = self._gate(config)
         target = mailbox = None
         if config.mailbox is not None:
             _check_room(disk, config.mailbox)
@@ -94,7 +94,7 @@ class DeviceMaker:
     def scsi(self, config: ScsiExport) -> Device:
         """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
         units = {number: self.disks[disk] for number, disk in config.luns}
-        target = Target.on(units, self.manager, self._runner, self.group(config), self._gate(config.socket))
+        target = Target.on(units, self.manager, self._runner, self.group(config), self._gate(config))
         device = ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
         self._targets[device] = target
         return device
@@ -126,11 +126,11 @@ class DeviceMaker:
         """A disk shows another size: unit attentions on every way to it, tokens of what is gone end."""
         shared_disk.resized(self.manager, disk)
 
-    def _gate(self, socket: str) -> Gate:
+    def _gate(self, config: Export) -> Gate:
         """The gate of an export, one for all parts of its device."""
-        if socket not in self.gates:
-            self.gates[socket] = Gate(socket, clock=self.manager.clock, later=self._later)
-        return self.gates[socket]
+        gate = Gate(config.id or config.socket, clock=self.manager.clock, later=self._later)
+        self.gates[config.socket] = gate
+        return gate
 
     def _mailbox(self, socket: str, target: Target, offset: int) -> Mailbox:
         """A mailbox on a target of its own, whose logical unit 0 is the disk."""

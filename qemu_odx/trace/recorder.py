@@ -67,14 +67,18 @@ class Recorder:
         self._write({"event": HEAD, **about, **(head or {})})
 
     def close(self) -> None:
-        """Write what is still open, and the end; then close the sink."""
+        """Write what is still open, and the end; then close the sink, which may wait for the host."""
+        self.end()
+        self.sink.close()
+
+    def end(self) -> None:
+        """Write what is still open, and the end."""
         for exchange in tuple(self._open):
             nothing = Outcome(0, executed=exchange.started is not None)
             record = describe.request(exchange, nothing, data=False, full=False)
             self._write(record | {"status": "open"})
         self._open.clear()
         self._write({"event": TAIL, "records": self.sink.records, "dropped": self.sink.dropped})
-        self.sink.close()
 
     def note(self, event: str, **members: Any) -> None:
         """Any other record: `export`, `disk`."""
@@ -110,12 +114,13 @@ class Recorder:
     # -- vhost-user messages: see `vhost/message.Watch` ---------------------------------------------
 
     def message(
-        self, export: str, device: str, request: int, payload: bytes, fds: int, *, reply: bool
+        self, export: str, device: str, request: int, payload: bytes, fds: int, *, reply: bool, **more: Any
     ) -> None:
         """A message came in or an answer went out; `device` is "blk" or "scsi"."""
         if "message" in self.events:
             self._write(
-                messages.message(request, payload, fds, device=device, reply=reply) | {"export": export}
+                messages.message(request, payload, fds, device=device, reply=reply)
+                | {"export": export, **more}
             )
 
     # -- tokens and copies -------------------------------------------------------------------------

@@ -138,6 +138,8 @@ def _other(record: Record) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, dict) and "sha256" in value:
+        return f"{value['length']} bytes, sha256 {value['sha256'][:12]}…"
     if isinstance(value, dict):
         return "{" + " ".join(f"{key}={_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

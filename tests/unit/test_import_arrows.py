@@ -20,12 +20,13 @@ BELOW = {
     "target": {"tokens", "disk", "tap", "wire"},
     "virtio": {"target", "disk", "tap", "wire"},
     "vhost": {"virtio", "wire"},
-    "server": {"faults", "vhost", "virtio", "target", "tokens", "disk", "trace", "tap", "wire"},
+    "server": {"vhost", "virtio", "target", "tokens", "disk", "trace", "tap", "wire"},
     "testing": {"server", "vhost", "virtio", "target", "tokens", "disk", "trace", "tap", "wire"},
+    "replay": {"testing", "trace", "virtio", "target", "tokens", "disk", "tap", "wire"},
     "windows": {"testing", "target", "tokens", "disk", "wire"},
     "lab": set(),
     "report": set(),
-    "cli": {"lab", "report", "server", "testing", "windows", "trace", "wire"},
+    "cli": {"lab", "report", "server", "testing", "windows", "trace", "replay", "wire"},
     "pytest_plugin": {"lab", "report", "testing"},
 }
 """What each part may import besides itself and the package's own root."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from qemu_odx.server import news
 from qemu_odx.server.monitor import general
 from qemu_odx.server.monitor.command import Command, EventType
-from qemu_odx.server.monitor.commands import clock, corruption, power
+from qemu_odx.server.monitor.commands import clock, corruption, power, trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +29,9 @@ COMMANDS: Final[Mapping[str, Command]] = {
         Command("query-odx-corruption", corruption.query),
         Command("odx-corruption-scan", corruption.scan),
         Command("odx-power-cut", power.cut),
+        Command("query-odx-trace", trace.query),
+        Command("odx-trace-start", trace.start),
+        Command("odx-trace-stop", trace.stop),
     )
 }
 """By name."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.target.commands import (
     blocks,
-    buffer,
     capacity,
     compare_write,
     extended_copy,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _FAMILIES = (
     blocks,
-    buffer,
     capacity,
     compare_write,
     extended_copy,
