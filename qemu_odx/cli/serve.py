@@ -89,6 +89,19 @@ class _WithExamples(click.RichCommand):
     help="Whether token expiry and delays take the system's time, or only that of 'qemu-odx clock advance'.",
 )
 @click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="action=ACTION[,...]",
+    help="A rule by which requests go wrong on purpose, such as op=WRITE USING TOKEN,nth=2,sense=token-expired "
+    "(docs/faults). It stacks with others; armed=off waits until somebody arms it.",
+)
+@click.option(
+    "--guest-control",
+    is_flag=True,
+    help="Guests may add, arm and release faults by WRITE BUFFER (docs/faults/guest-control.md).",
+)
+@click.option(
     "--trace",
     metavar="FILE[,data=on][,events=...]",
     help="Record every request, message, token and copy in FILE (docs/trace.md). data=on makes it fit for 'qemu-odx "
@@ -102,6 +115,8 @@ def serve(
     *,
     monitor: str | None,
     clock: str,
+    faults: tuple[str, ...],
+    guest_control: bool,
     trace: str | None,
     as_json: bool,
     verbose: int,
@@ -114,7 +129,15 @@ def serve(
         level=_LEVELS[min(verbose, len(_LEVELS) - 1)], format="qemu-odx serve: %(message)s", stream=sys.stderr
     )
     try:
-        config = parse_config(disks, exports, monitor=monitor, virtual_clock=clock == "virtual", trace=trace)
+        config = parse_config(
+            disks,
+            exports,
+            monitor=monitor,
+            virtual_clock=clock == "virtual",
+            faults=faults,
+            guest_control=guest_control,
+            trace=trace,
+        )
         _run(config, as_json=as_json)
     except ConfigError as error:
         _fail(error, _USAGE)

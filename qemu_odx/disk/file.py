@@ -134,6 +134,10 @@ class FileDisk(CopyTarget):
     def readonly(self, value: bool) -> None:
         self._readonly = value or self._opened_readonly
 
+    def before_keeping(self, ask: Callable[[int, int], None]) -> None:
+        """Call `ask` with offset and length before old data of a snapshot are put aside; it may raise OSError."""
+        self._side.before_keeping = ask
+
     @property
     def stalled(self) -> bool:
         """True for a while after a write that took long: the host may be behind with writing back."""

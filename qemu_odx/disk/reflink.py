@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def reflink_works(image: HostFile, side: SideFile) -> bool:
     """Try it on the first block of the image. Raises OSError if there is no side file at all."""
-    where = side.allocate(ALIGNMENT, 0)
+    where = side.reserve(ALIGNMENT, 0)
     try:
         linux.clone_range(image.fd, 0, side.file().fd, where, ALIGNMENT)
     except OSError:

@@ -17,7 +17,7 @@ from qemu_odx.disk.hostfile import HostFile
 from qemu_odx.disk.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qemu_odx.disk.ranges import Range
 
@@ -43,6 +43,8 @@ class SideFile:
         self._free = RangeSet()
         self._end = self._size = 0
         self._used = 0
+        self.before_keeping: Callable[[int, int], None] = _nothing
+        """Called with offset and length of the source before room for its old data is taken; may raise OSError."""
 
     @property
     def used(self) -> int:
@@ -57,6 +59,11 @@ class SideFile:
             return self._file
 
     def allocate(self, length: int, like: int) -> int:
+        """Room for the old data of `length` bytes at `like` of the source. Raises OSError."""
+        self.before_keeping(like, length)
+        return self.reserve(length, like)
+
+    def reserve(self, length: int, like: int) -> int:
         """The offset of `length` free bytes, equal to `like` modulo `ALIGNMENT`. Raises OSError."""
         file = self.file()
         with self._lock:
@@ -112,6 +119,10 @@ class SideFile:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fd, 0)
                 self._size = 0
+
+
+def _nothing(_offset: int, _length: int) -> None:
+    """What is called before nothing in particular."""
 
 
 def _unnamed(folder: Path | None) -> int:

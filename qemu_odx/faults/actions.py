@@ -65,7 +65,8 @@ class ActionKind:
         levels: where it can happen.
         options: keys that it knows, besides those of every rule.
         required: those of them that must be there.
-        operations: what it means without `op=`; empty for everything at its levels.
+        operations: what it means without `op=`; empty for all that is possible.
+        only: what is possible at all; empty for everything at its levels.
     """
 
     summary: str
@@ -73,8 +74,10 @@ class ActionKind:
     options: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
     operations: str = ""
+    only: str = ""
 
 
+_IN_PARTS: Final = "read+WRITE(6)+WRITE(10)+WRITE(12)+WRITE(16)+OUT+token"
 _SCSI: Final = frozenset({Level.SCSI})
 _BLK: Final = frozenset({Level.BLK})
 _DATA: Final = frozenset({Level.SCSI, Level.BLK})
@@ -102,14 +105,14 @@ ACTIONS: Final[dict[str, ActionKind]] = {
         _DATA,
         ("blocks", "sense", "key"),
         ("blocks",),
-        "read+write+write-using-token",
+        only=_IN_PARTS,
     ),
     "short-read": ActionKind(
         "Only the first blocks of the data come, and the request ends well.",
         _DATA,
         ("blocks",),
         ("blocks",),
-        "read",
+        only="read",
     ),
     "bit-flip": ActionKind(
         "One bit of the data is wrong: in what the guest reads, or (way=out) in what reaches the disk.",
@@ -162,7 +165,7 @@ ACTIONS: Final[dict[str, ActionKind]] = {
         _DISK,
         ("bytes", "report"),
         ("bytes",),
-        "disk-write",
+        only="disk-write",
     ),
 }
 """Every action, in the order of the documentation."""

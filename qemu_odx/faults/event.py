@@ -37,7 +37,7 @@ class Event:
         level: where it is met.
         operation: its name in `operations.py`.
         disk: `id=` of the disk, "" if there is none.
-        export: socket path of the export, "" at the disk.
+        exports: names of the export that it came through (its id, its socket path, the last part of that).
         cdb: the CDB of a SCSI command.
         block_size: of the disk, in bytes; rules count in these blocks.
         find_runs: what of the disk it touches; asked for only if a rule wants to know.
@@ -46,7 +46,7 @@ class Event:
     level: Level
     operation: str
     disk: str = ""
-    export: str = ""
+    exports: frozenset[str] = frozenset()
     cdb: bytes = b""
     block_size: int = 512
     find_runs: Callable[[], Runs] = field(default=tuple, repr=False)

@@ -18,7 +18,7 @@ class Match:
     Attributes:
         operations: standard names; empty for all but task management, which has to be named.
         disk: `id=` of the disk, "" for any.
-        export: socket path of the export or its last part, "" for any.
+        export: id of the export, its socket path or the last part of that, "" for any.
         cdb: bytes at the start of the CDB, b"" for any.
         mask: which of their bits are compared; as long as `cdb`.
         lba: first and last logical block of a range that the request must touch, None for any.
@@ -37,7 +37,7 @@ class Match:
             event.level in levels
             and self._names(event)
             and self.disk in {"", event.disk}
-            and self.export in {"", event.export, event.export.rpartition("/")[2]}
+            and (not self.export or self.export in event.exports)
             and self._has_cdb(event.cdb)
             and self._touches(event)
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from qemu_odx.faults.errors import FaultRuleError
+from qemu_odx.faults.event import Level
 from qemu_odx.faults.senses import slug
 from qemu_odx.wire.scsi.opcodes import OPERATIONS
 from qemu_odx.wire.virtio.blk import RequestType
@@ -31,6 +32,15 @@ _BLK: Final = tuple(kind.name for kind in RequestType)
 _CONTROL: Final = tuple(function.name.replace("_", " ") for function in TaskManagement)
 NAMES: Final[dict[str, str]] = {slug(name): name for name in (*_SCSI, *_BLK, *_CONTROL, *DISK_OPERATIONS)}
 """Every operation's name by its slug."""
+
+
+AT_LEVEL: Final[dict[Level, frozenset[str]]] = {
+    Level.SCSI: frozenset(_SCSI),
+    Level.BLK: frozenset(_BLK),
+    Level.CONTROL: frozenset(_CONTROL),
+    Level.DISK: frozenset(DISK_OPERATIONS),
+}
+"""Where each operation is met."""
 
 
 def _starting(*beginnings: str) -> frozenset[str]:

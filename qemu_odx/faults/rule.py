@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from qemu_odx.faults.actions import ACTIONS, BLK_STATUSES, ERRNOS, STATUSES, Action
 from qemu_odx.faults.errors import FaultRuleError
 from qemu_odx.faults.match import Match, When
-from qemu_odx.faults.operations import parse_operations
+from qemu_odx.faults.operations import AT_LEVEL, parse_operations
 from qemu_odx.faults.senses import parse_sense, slug
 
 if TYPE_CHECKING:
@@ -95,16 +95,35 @@ def _match(options: Mapping[str, str], action: Action) -> Match:
     mask = _get(options, "mask", _hexadecimal, b"\xff" * len(cdb))
     if len(mask) != len(cdb):
         raise FaultRuleError(f"mask: it has {len(mask)} bytes, and cdb= has {len(cdb)}: give as many")
-    default = "disk-write" if action.outgoing else ACTIONS[action.name].operations
-    words = options.get("op", default)
     return Match(
-        operations=parse_operations(words) if words else frozenset(),
+        operations=_operations(options.get("op", ""), action),
         disk=options.get("disk", ""),
         export=options.get("export", ""),
         cdb=cdb,
         mask=mask,
         lba=_get(options, "lba", _range, None),
     )
+
+
+def _operations(words: str, action: Action) -> frozenset[str]:
+    """What `op=` names, as far as the action can happen to it; what the action means without."""
+    kind = ACTIONS[action.name]
+    only = "disk-write" if action.outgoing else kind.only
+    if not words:
+        usual = only or kind.operations
+        return parse_operations(usual) if usual else frozenset()
+    possible = (
+        parse_operations(only)
+        if only
+        else frozenset[str]().union(*(AT_LEVEL[level] for level in action.levels))
+    )
+    found = parse_operations(words) & possible
+    if not found:
+        where = (
+            only or f"what is met at the {' or '.join(sorted(level.value for level in action.levels))} level"
+        )
+        raise FaultRuleError(f"op: action={action.name} can happen to {where}, and '{words}' is none of it")
+    return found
 
 
 def _when(options: Mapping[str, str]) -> When:

@@ -64,6 +64,7 @@ class Server:
             self._backend.maker.groups_named = any(export.group for export in config.exports)
             for disk in config.disks:
                 self._backend.enter_disk(disk, _open(disk, undo))
+            self._backend.faults.begin(config.faults, guest_control=config.guest_control)
             for export in config.exports:
                 self._add_export(export, undo)
             if config.trace is not None:

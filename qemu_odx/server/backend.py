@@ -19,6 +19,8 @@ from qemu_odx.server.devices import DeviceMaker
 from qemu_odx.server.events import Events
 from qemu_odx.server.expiry import Expiry
 from qemu_odx.server.export import Export as RunningExport
+from qemu_odx.server.faulting.door import door
+from qemu_odx.server.faulting.faults import Faults
 from qemu_odx.server.options import ConfigError
 from qemu_odx.server.tracing import Tracing
 from qemu_odx.server.witness import Witness
@@ -66,6 +68,7 @@ class Backend:
         disks: by name.
         exports: by name, in the order in which they were made.
         maker: makes devices.
+        faults: rules by which requests go wrong on purpose.
         stop: ends the server; the argument is why, as in QEMU's SHUTDOWN event.
         power_cut: the host's crash, modelled (`server/power.py`).
         tracing: the recording, if there is one.
@@ -89,6 +92,7 @@ class Backend:
         self.disks: dict[str, ServedDisk] = {}
         self.exports: dict[str, ServedExport] = {}
         self.maker = DeviceMaker(workers, clock, clock.call_later)
+        self.faults = Faults(clock, loop.call_soon, self.manager)
         self._leaving = 0
         self._when_left: list[Callable[[], None]] = []
         self._expiry = Expiry(self.manager, clock)
@@ -111,11 +115,13 @@ class Backend:
         for layer in power.power_layers([disk]):
             layer.on_cut = self.power_cut
         self._witness.watch(disk, self._found_corruption)
+        self.faults.add_disk(disk)
 
     def leave_disk(self, name: str) -> Disk:
         """Nobody finds a disk any more, its tokens are cancelled; the caller closes it. No export may show it."""
         disk = self.disks.pop(name).disk
         del self.maker.disks[name]
+        self.faults.remove_disk(name)
         self.manager.disk_removed(disk)
         self._witness.forget(disk)
         return disk
@@ -137,6 +143,9 @@ class Backend:
         )
         self.exports[config.id] = ServedExport(config, device, running)
         self._witness.stand_at(self.maker.gates[config.socket], config.disks)
+        self.faults.add_door(
+            config.id, self.maker.gates[config.socket], door(config, self.maker.disks), running.drop
+        )
         self.tracing.attach(config.id)
         return running
 
@@ -149,6 +158,7 @@ class Backend:
         """Close the socket, drop the guest, take the logical units away; `removed` once nothing of it runs."""
         self.tracing.detach(name)
         export = self.exports.pop(name)
+        self.faults.remove_door(name)
         self._leaving += 1
 
         def left() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from qemu_odx.disk.layers.table import LAYERS, option_keys
 from qemu_odx.server.access import ACCESS_KEYS, AS_MADE, SocketAccess, parse_access
+from qemu_odx.server.faulting.options import check_rules, layers_for, parse_fault
 from qemu_odx.server.options import (
     ConfigError,
     Options,
@@ -30,6 +31,7 @@ from qemu_odx.wire.mailbox import ALIGNMENT, DEFAULT_OFFSET
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from qemu_odx.faults.rule import Rule
     from qemu_odx.server.trace_options import TraceConfig
 
 R = TypeVar("R")
@@ -124,6 +126,8 @@ class ServeConfig:
     Attributes:
         monitor: where the QMP monitor listens; without one, nothing is added or removed while it runs.
         virtual_clock: time passes only when the monitor says so.
+        faults: in force from the start, as their rules say.
+        guest_control: guests may arm and release them too.
         trace: what is recorded from the beginning on.
     """
 
@@ -131,6 +135,8 @@ class ServeConfig:
     exports: tuple[Export, ...]
     monitor: str | None = None
     virtual_clock: bool = False
+    faults: tuple[Rule, ...] = ()
+    guest_control: bool = False
     trace: TraceConfig | None = None
 
 
@@ -140,6 +146,8 @@ def parse_config(
     *,
     monitor: str | None = None,
     virtual_clock: bool = False,
+    faults: Iterable[str] = (),
+    guest_control: bool = False,
     trace: str | None = None,
 ) -> ServeConfig:
     """Everything on the command line.
@@ -147,15 +155,22 @@ def parse_config(
     Raises:
         ConfigError: one sentence naming the option and the cure.
     """
+    rules = tuple(_named("--fault", text, parse_fault) for text in faults)
     config = ServeConfig(
-        tuple(_named("--disk", text, parse_disk) for text in disks),
+        tuple(_breakable(_named("--disk", text, parse_disk), rules) for text in disks),
         _with_ids(_named("--export", text, parse_export) for text in exports),
         monitor,
         virtual_clock,
+        rules,
+        guest_control,
         parse_trace(trace) if trace else None,
     )
     _check_together(config)
     return config
+
+
+def _breakable(disk: DiskConfig, rules: Iterable[Rule]) -> DiskConfig:
+    return replace(disk, layers=layers_for(disk.id, disk.layers, rules))
 
 
 def parse_disk(options: Options) -> DiskConfig:
@@ -304,6 +319,7 @@ def _check_together(config: ServeConfig) -> None:
     )
     _refuse_twice([export.id for export in config.exports], "two exports have id={}")
     _refuse_twice([export.socket for export in config.exports], "two exports have socket={}")
+    check_rules(config.faults, ids)
     for export in config.exports:
         for disk in export.disks:
             if disk not in ids:

@@ -204,6 +204,11 @@ class Export:
         connection = self._connection
         return connection.session if connection is not None and not connection.left else None
 
+    def drop(self) -> None:
+        """Close the connection of the front end that is there, as a crash of ours would; it may come again."""
+        if self._connection is not None:
+            self._connection.drop("a fault rule says so")
+
     def resized(self, disk_name: str) -> None:
         """A disk, of this export or not, may show another size: tell the guest."""
         self._device.resized(disk_name)

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 
 class Hold(Protocol):
-    """Keeps exchanges for a while.
+    """Keeps exchanges for a while."""
 
-    Attributes:
-        outlasts_stop: False: when the queue stops, what is held goes on at once. True: it is given up.
-    """
-
-    outlasts_stop: bool
+    @property
+    def outlasts_stop(self) -> bool:
+        """False: when the queue stops, what is held goes on at once. True: it is given up."""
 
     def keep(self, go_on: Callable[[], None], later: Later) -> None:
         """Call `go_on` when it is over, perhaps at once, perhaps never."""
@@ -101,7 +99,7 @@ class Decision:
         before: holds it before it is executed.
         execute: False: it is not executed; without `answer` it then ends as if it had been, with nothing moved.
         blocks: execute only so many blocks (`Exchange.block_size`) of it, from its first on. READ, WRITE and their
-            forms, IN, OUT, WRITE USING TOKEN; others are executed whole. A WRITE USING TOKEN that is cut ends as one
+            forms, IN, OUT, the token commands; others are executed whole. A WRITE USING TOKEN that is cut ends as one
             whose ROD is too short; the others end with their own status, if `answer` says nothing, and a residual.
         answer: replaces status and sense.
         after: holds it when it was executed, before it is completed.

@@ -21,7 +21,7 @@ def _sized(name: str) -> frozenset[str]:
 
 
 _WANTS: dict[Access, frozenset[str]] = {
-    Access.ALWAYS: frozenset({"INQUIRY", "REPORT LUNS", "REQUEST SENSE"})
+    Access.ALWAYS: frozenset({"INQUIRY", "REPORT LUNS", "REQUEST SENSE", "READ BUFFER", "WRITE BUFFER"})
     | _sized("RESERVE")
     | _sized("RELEASE"),
     Access.FREE: frozenset(

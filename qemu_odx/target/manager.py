@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.port import Disk, Runner, Snapshot
     from qemu_odx.target.plan import Answer, StartCopy
-    from qemu_odx.target.port import Task
+    from qemu_odx.target.port import GuestControl, Task
     from qemu_odx.target.target import Target
     from qemu_odx.tokens.operations import Operation
     from qemu_odx.wire.scsi.sense import Sense
@@ -40,6 +40,7 @@ class CopyManager:
         random: secure random bytes.
         policy: named choices.
         quotas: what a nexus may hold.
+        guest_control: what guests steer by WRITE BUFFER, None if they may steer nothing.
     """
 
     runner: Runner
@@ -47,6 +48,7 @@ class CopyManager:
     random: Callable[[int], bytes] = secrets.token_bytes
     policy: Policy = field(default_factory=Policy)
     quotas: Quotas = field(default_factory=Quotas)
+    guest_control: GuestControl | None = None
     tokens: TokenRegistry[Snapshot] = field(init=False)
     operations: OperationTable = field(init=False)
     targets: list[Target] = field(default_factory=list)

@@ -74,7 +74,7 @@ class Task:
         done: called once with the reply.
         taken: bytes of data-out that the command asked for, set on its way.
         origin: where it came from, if somebody watches.
-        limit: blocks after which a token write is to end, None for all of it.
+        limit: blocks after which a token command is to end, None for all of it.
     """
 
     nexus: Nexus
@@ -101,6 +101,16 @@ class PlainAccess(NamedTuple):
 
     disk: Disk
     writable: bool
+
+
+class GuestControl(Protocol):
+    """What a guest steers with WRITE BUFFER and READ BUFFER in vendor-specific mode."""
+
+    def command(self, data: bytes) -> bool:
+        """Do what the data say, before this returns; False if it cannot be done."""
+
+    def report(self) -> bytes:
+        """What there is to read."""
 
 
 class ScsiTarget(Protocol):

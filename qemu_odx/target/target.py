@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.disk.dispatch import DiskQueue
 from qemu_odx.tap.gate import Gate
 from qemu_odx.target import execute, shared_disk, tapped
+from qemu_odx.target.commands import buffer
 from qemu_odx.target.commands.inquiry import absent_unit
 from qemu_odx.target.commands.report import report_luns_of
 from qemu_odx.target.commands.table import HANDLERS
@@ -92,6 +93,8 @@ class Target:
     def supports(self, operation: Operation) -> bool:
         """True if the command is implemented and not switched off by the policy."""
         if operation.name == "EXTENDED COPY(LID4)" and not self.manager.policy.extended_copy_lid4:
+            return False
+        if operation.name in buffer.NAMES and self.manager.guest_control is None:
             return False
         return operation.name in HANDLERS
 

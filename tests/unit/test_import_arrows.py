@@ -20,7 +20,7 @@ BELOW = {
     "target": {"tokens", "disk", "tap", "wire"},
     "virtio": {"target", "disk", "tap", "wire"},
     "vhost": {"virtio", "wire"},
-    "server": {"vhost", "virtio", "target", "tokens", "disk", "trace", "tap", "wire"},
+    "server": {"faults", "vhost", "virtio", "target", "tokens", "disk", "trace", "tap", "wire"},
     "testing": {"server", "vhost", "virtio", "target", "tokens", "disk", "trace", "tap", "wire"},
     "replay": {"testing", "trace", "virtio", "target", "tokens", "disk", "tap", "wire"},
     "windows": {"testing", "target", "tokens", "disk", "wire"},

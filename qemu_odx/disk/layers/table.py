@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qemu_odx.disk.layers import power_cut, verify
+from qemu_odx.disk.layers.faults import FaultLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,7 @@ class LayerKind:
 LAYERS: dict[str, LayerKind] = {
     "verify": LayerKind(verify.make, ("record", "scan")),
     "power-cut": LayerKind(power_cut.make, ("seed", "after")),
+    "faults": LayerKind(lambda disk, _options: FaultLayer(disk)),
 }
 
 

@@ -8,8 +8,13 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from qemu_odx.disk.port import Extent
-from qemu_odx.target.commands.token_checks import list_identifier_fault, range_fault, total
+from qemu_odx.target.commands.token_checks import (
+    first_extents,
+    list_identifier_fault,
+    range_fault,
+    total,
+    underrun,
+)
 from qemu_odx.target.plan import GOOD, StartCopy
 from qemu_odx.tokens.operations import Event, Operation, OperationStatus
 from qemu_odx.tokens.registry import real_type
@@ -17,7 +22,7 @@ from qemu_odx.wire.scsi import sense
 from qemu_odx.wire.scsi.fields import u32
 from qemu_odx.wire.scsi.inquiry import naa_designator
 from qemu_odx.wire.scsi.rod_token import RodType, TokenHeader, identification_cscd
-from qemu_odx.wire.scsi.sense import Sense, Status
+from qemu_odx.wire.scsi.sense import Status
 from qemu_odx.wire.scsi.token_lists import POPULATE_HEADER, RANGE_SIZE, PopulateToken
 
 if TYPE_CHECKING:
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from qemu_odx.target.lun import LogicalUnit
     from qemu_odx.target.plan import Answer, Plan
     from qemu_odx.target.request import Handler, Request
+    from qemu_odx.wire.scsi.sense import Sense
 
 SERVICE_ACTION = 0x10
 _MIN_DATA_LENGTH = 0x1E
@@ -75,7 +81,7 @@ def _plan(request: Request, parsed: PopulateToken, identifier: int) -> Plan:
     if manager.too_busy(request.nexus):
         return sense.INSUFFICIENT_RESOURCES
     size = unit.block_size
-    extents = [Extent(item.lba * size, item.blocks * size) for item in parsed.ranges]
+    extents = first_extents(parsed.ranges, request.task.limit, size)
     status = OperationStatus.BACKGROUND if parsed.immediate else OperationStatus.FOREGROUND
     operation = Operation(request.nexus, identifier, unit.number, SERVICE_ACTION, status)
     operation.disks = frozenset({unit.disk.name})
@@ -97,10 +103,24 @@ def _settle(request: Request, parsed: PopulateToken, operation: Operation, resul
         snapshot.release()
         operation.end(Event.ABORT, completion=Status.TASK_ABORTED)
         return sense.COPY_CLEARED
-    operation.token = _mint(request, parsed, snapshot)
-    operation.count = total(parsed.ranges)
-    operation.end(Event.COMPLETE)
-    return GOOD
+    operation.count = snapshot.length // request.unit.block_size
+    if operation.count == total(parsed.ranges):
+        operation.token = _mint(request, parsed, snapshot)
+        operation.end(Event.COMPLETE)
+        return GOOD
+    return _cut_short(request, parsed, operation, snapshot)
+
+
+def _cut_short(request: Request, parsed: PopulateToken, operation: Operation, snapshot: Snapshot) -> Sense:
+    """The token stands for the first blocks alone; without any there is none (SBC-5 4.28.2)."""
+    fault = underrun(operation.count)
+    if operation.count:
+        operation.token = _mint(request, parsed, snapshot)
+        operation.end(Event.CUT_SHORT, fault, Status.CHECK_CONDITION)
+    else:
+        snapshot.release()
+        operation.end(Event.FAIL, fault, Status.CHECK_CONDITION)
+    return fault
 
 
 def _snapshot_fault(request: Request, error: BaseException) -> Sense:

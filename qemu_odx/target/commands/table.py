@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.target.commands import (
     blocks,
+    buffer,
     capacity,
     compare_write,
     extended_copy,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _FAMILIES = (
     blocks,
+    buffer,
     capacity,
     compare_write,
     extended_copy,

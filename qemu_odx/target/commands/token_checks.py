@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from qemu_odx.disk.port import Extent
 from qemu_odx.wire.scsi import sense
 from qemu_odx.wire.scsi.token_lists import RANGE_SIZE
 
@@ -38,6 +39,22 @@ def range_fault(ranges: Sequence[Range], header: int, unit: LogicalUnit) -> Sens
 def total(ranges: Sequence[Range]) -> int:
     """Sum of NUMBER OF LOGICAL BLOCKS."""
     return sum(item.blocks for item in ranges)
+
+
+def first_extents(ranges: Sequence[Range], blocks: int | None, size: int) -> list[Extent]:
+    """The first `blocks` blocks of the ranges, None for all, as byte extents."""
+    left = total(ranges) if blocks is None else blocks
+    extents = []
+    for item in ranges:
+        count = min(item.blocks, left)
+        extents.append(Extent(item.lba * size, count * size))
+        left -= count
+    return extents
+
+
+def underrun(count: int) -> Sense:
+    """Less was done than asked: COPY ABORTED if anything was, else ILLEGAL REQUEST (SBC-5 4.28.2)."""
+    return (sense.COPY_UNDERRUN if count else sense.NOTHING_COPIED).told(count)
 
 
 def _overlap(ranges: Sequence[Range]) -> bool:

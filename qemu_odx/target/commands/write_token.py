@@ -9,8 +9,13 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qemu_odx.disk.port import Extent
-from qemu_odx.target.commands.token_checks import list_identifier_fault, range_fault, total
+from qemu_odx.target.commands.token_checks import (
+    first_extents,
+    list_identifier_fault,
+    range_fault,
+    total,
+    underrun,
+)
 from qemu_odx.target.copying import CopyResult, copy_rod, make_stable
 from qemu_odx.target.plan import GOOD, StartCopy
 from qemu_odx.target.policy import OverAsk, RefusedWrite
@@ -22,12 +27,9 @@ from qemu_odx.wire.scsi.sense import Key, Sense, Status
 from qemu_odx.wire.scsi.token_lists import RANGE_SIZE, WRITE_HEADER, WriteUsingToken
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from qemu_odx.disk.port import Snapshot
     from qemu_odx.target.plan import Answer, Plan
     from qemu_odx.target.request import Handler, Request
-    from qemu_odx.wire.scsi.token_lists import Range
 
 SERVICE_ACTION = 0x11
 _MIN_DATA_LENGTH = 0x226
@@ -82,7 +84,7 @@ def _checked(request: Request, parsed: WriteUsingToken, identifier: int) -> _Wri
     if granted < 0:
         return sense.INVALID_FIELD_IN_LIST.at(8)
     if granted < asked and not parsed.immediate and request.manager.policy.over_ask is OverAsk.REFUSE:
-        return Sense(Key.ILLEGAL_REQUEST, 0x0D, 0x04, information=0)
+        return underrun(0)
     if request.task.limit is not None:
         granted = min(granted, request.task.limit)
     if request.manager.too_busy(request.nexus):
@@ -139,7 +141,7 @@ def _plan(write: _Write) -> StartCopy:
     source = write.token.payload if write.token else None
     if write.token is not None:
         tokens.hold(write.token)
-    extents = _granted_extents(write.parsed.ranges, write.granted, size)
+    extents = first_extents(write.parsed.ranges, write.granted, size)
     unit = write.request.unit
 
     def work() -> CopyResult:
@@ -149,16 +151,6 @@ def _plan(write: _Write) -> StartCopy:
         return result
 
     return StartCopy(write.operation, work, lambda result: _settle(write, result), write.parsed.immediate)
-
-
-def _granted_extents(ranges: Sequence[Range], blocks: int, size: int) -> list[Extent]:
-    """The first `blocks` blocks of the ranges as byte extents."""
-    extents = []
-    for item in ranges:
-        count = min(item.blocks, blocks)
-        extents.append(Extent(item.lba * size, count * size))
-        blocks -= count
-    return extents
 
 
 def _settle(write: _Write, result: object) -> Answer:
@@ -190,7 +182,7 @@ def _outcome(write: _Write, result: CopyResult) -> Answer:
     if result.error:
         return _host_failed(operation, result.error)
     if operation.count < write.asked:
-        fault = sense.COPY_UNDERRUN.told(operation.count)
+        fault = underrun(operation.count)
         operation.end(Event.CUT_SHORT, fault, Status.CHECK_CONDITION)
         return fault
     operation.end(Event.COMPLETE)
@@ -200,7 +192,7 @@ def _outcome(write: _Write, result: CopyResult) -> Answer:
 def _host_failed(operation: Operation, error: int) -> Sense:
     """The host could not write all: what was written is a prefix, so tell how long it is."""
     if operation.count:
-        fault = sense.COPY_UNDERRUN.told(operation.count)
+        fault = underrun(operation.count)
         operation.end(Event.CUT_SHORT, fault, Status.CHECK_CONDITION)
         return fault
     # 27/07 would make Windows take the disk offline; 55/03 makes it copy the ordinary way.

@@ -72,6 +72,8 @@ OPERATIONS: tuple[Operation, ...] = (
     _row("PRE-FETCH(10)", "34", "34 02 ff ff ff ff 3f ff ff 04", _NO, "SBC-3"),
     _row("SYNCHRONIZE CACHE(10)", "35", "35 02 ff ff ff ff 3f ff ff 04", _NO, "SBC-3"),
     _row("READ DEFECT DATA(10)", "37", "37 00 1f 00 00 00 00 ff ff 04", _IN, "SBC-3"),
+    _row("WRITE BUFFER", "3b", "3b 1f ff ff ff ff ff ff ff 04", _OUT, "SPC-4 6.49"),
+    _row("READ BUFFER", "3c", "3c 1f ff ff ff ff ff ff ff 04", _IN, "SPC-4 6.20"),
     _row("WRITE SAME(10)", "41", "41 18 ff ff ff ff 3f ff ff 04", _OUT, "SBC-3"),
     _row("UNMAP", "42", "42 00 00 00 00 00 3f ff ff 04", _OUT, "SBC-3"),
     _row("SANITIZE", "48", "48 9f 00 00 00 00 00 ff ff 04", _OUT, "SBC-3"),

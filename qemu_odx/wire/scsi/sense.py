@@ -219,6 +219,7 @@ def _illegal(asc: int, ascq: int) -> Sense:
 
 
 OPERATION_IN_PROGRESS = _illegal(0x00, 0x16)
+NOTHING_COPIED = _illegal(0x0D, 0x04)
 PARAMETER_LIST_LENGTH_ERROR = _illegal(0x1A, 0x00)
 INVALID_OPCODE = _illegal(0x20, 0x00)
 LBA_OUT_OF_RANGE = _illegal(0x21, 0x00)

@@ -174,7 +174,7 @@ def partial_write_at_the_end(m: Mutation) -> None:
             blocks -= count
         return extents
 
-    m.replace(write_token, "_granted_extents", last)
+    m.replace(write_token, "first_extents", last)
 
 
 @MUTANTS.add("write.asking_for_too_much", "windows", policy=STANDARD)

@@ -12,15 +12,21 @@ def rule(text: str) -> Rule:
     return parse_rule(split_options(text))
 
 
-def scsi(
-    operation: str, *runs: tuple[int, int], disk: str = "d0", cdb: str = "", export: str = "s.sock"
-) -> Event:
+def scsi(operation: str, *runs: tuple[int, int], disk: str = "d0", cdb: str = "") -> Event:
     """A SCSI command to a disk of 512-byte blocks; `runs` in blocks."""
     in_bytes = [(lba * 512, blocks * 512) for lba, blocks in runs]
-    return Event(Level.SCSI, operation, disk, export, bytes.fromhex(cdb), 512, lambda: in_bytes)
+    return Event(
+        Level.SCSI,
+        operation,
+        disk,
+        frozenset({"s.sock", "/run/s.sock", "e0"}),
+        bytes.fromhex(cdb),
+        512,
+        lambda: in_bytes,
+    )
 
 
 def blk(operation: str, *runs: tuple[int, int]) -> Event:
     """A virtio-blk request."""
     in_bytes = [(lba * 512, blocks * 512) for lba, blocks in runs]
-    return Event(Level.BLK, operation, "d0", "b.sock", b"", 512, lambda: in_bytes)
+    return Event(Level.BLK, operation, "d0", frozenset({"b.sock"}), b"", 512, lambda: in_bytes)

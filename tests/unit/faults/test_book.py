@@ -39,7 +39,9 @@ def turns(book: FaultBook, count: int = 20) -> list[int]:
         ("lba=0", set()),
         ("disk=d1", set()),
         ("export=b.sock", {"blk read at 10", "flush"}),
-        ("export=/tmp/b.sock", set()),
+        ("export=e0,op=READ(16)", {"read at 10"}),
+        ("export=/run/s.sock,op=READ(16)", {"read at 10"}),
+        ("export=/run/b.sock", set()),
         ("cdb=83", {"populate 5+2 and 50+1", "write token 0+0"}),
         ("cdb=8311", {"write token 0+0"}),
         ("cdb=8301,mask=ff01", {"write token 0+0"}),
@@ -60,7 +62,7 @@ def test_what_matches(book: FaultBook, text: str, wanted: set[str]) -> None:
         "flush": blk("FLUSH"),
         "populate 5+2 and 50+1": scsi("POPULATE TOKEN", (5, 2), (50, 1), cdb="8310"),
         "write token 0+0": scsi("WRITE USING TOKEN", (0, 0), cdb="8311"),
-        "unit reset": Event(Level.CONTROL, "LOGICAL UNIT RESET", "d0", "s.sock"),
+        "unit reset": Event(Level.CONTROL, "LOGICAL UNIT RESET", "d0"),
     }
     assert {name for name, event in requests.items() if hit(book, event)} == wanted
 

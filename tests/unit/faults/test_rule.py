@@ -21,7 +21,7 @@ def test_everything_at_once() -> None:
         "name=one,op=WRITE USING TOKEN+read,disk=d0,export=s.sock,cdb=83 11,mask=ff1f,lba=100-199,after=1,nth=2,"
         "count=3,probability=0.5,seed=7,armed=off,action=sense,sense=token-expired,information=5,when=after"
     )
-    assert {"WRITE USING TOKEN", "READ(16)", "READ(6)", "IN"} <= made.match.operations
+    assert {"WRITE USING TOKEN", "READ(16)", "READ(6)"} <= made.match.operations
     assert "WRITE(16)" not in made.match.operations
     assert (made.match.disk, made.match.export, made.match.lba) == ("d0", "s.sock", (100, 199))
     assert (made.match.cdb, made.match.mask) == (b"\x83\x11", b"\xff\x1f")
@@ -74,6 +74,9 @@ def test_without_op_an_action_means_what_it_can_do() -> None:
     assert "WRITE USING TOKEN" in rule("action=partial,blocks=1").match.operations
     assert rule("action=short-read,blocks=1").match.operations >= {"IN", "READ(10)"}
     assert not rule("sense=token-expired").match.operations
+    assert rule("action=disk-error,op=read").match.operations == {"disk-read"}
+    assert rule("sense=3/11/00,op=read+INQUIRY").match.operations > {"INQUIRY", "READ(10)"}
+    assert "IN" not in rule("sense=3/11/00,op=read").match.operations
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,12 @@ def test_without_op_an_action_means_what_it_can_do() -> None:
         ("action=partial,blocks=1,key=illegal-request", "'key=' changes the sense key of 'sense='"),
         ("sense=3/11/00,information=4294967296", "information: '4294967296' does not fit into 32 bits"),
         ("action=disk-error,errno=E2BIG", "errno: 'E2BIG' is not one of EIO"),
+        ("action=disk-error,op=INQUIRY", "op: action=disk-error can happen to what is met at the disk level"),
+        (
+            "action=partial,blocks=1,op=WRITE SAME(16)",
+            "can happen to read+WRITE(6)+WRITE(10)+WRITE(12)+WRITE(16)+OUT+token, and 'WRITE SAME(16)' is none",
+        ),
+        ("action=bit-flip,way=out,op=read", "can happen to disk-write, and 'read' is none of it"),
         ("action=bit-flip,bit=8", "bit: '8' is not one of 0, 1"),
     ],
 )
