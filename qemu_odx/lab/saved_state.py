@@ -46,13 +46,18 @@ def state_key(spec: GuestSpec) -> str:
     Raises:
         LabError: QEMU is not installed.
     """
-    program = shutil.which(PROGRAM)
-    if program is None:
-        raise LabError(f"QEMU is not installed ({PROGRAM} is not on PATH)", "run ./odx setup")
-    with Path(program).open("rb") as file:
+    with require_qemu().open("rb") as file:
         binary = hashlib.file_digest(file, "sha256").hexdigest()
     parts = [binary, platform.release(), qemu_command(spec, 0, Path("serial.log"))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def require_qemu() -> Path:
+    """Where QEMU is. Raises LabError if it is nowhere."""
+    program = shutil.which(PROGRAM)
+    if program is None:
+        raise LabError(f"QEMU is not installed ({PROGRAM} is not on PATH)", "run ./odx setup")
+    return Path(program)
 
 
 class StateCache:

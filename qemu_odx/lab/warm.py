@@ -86,6 +86,11 @@ def start_guest(
         except (LabError, OSError) as error:
             reason = str(error)
     report(f"booting the guest: {reason}")
+    return boot_guest(spec, folder, reason=reason)
+
+
+def boot_guest(spec: GuestSpec, folder: Path, *, reason: str = "it was asked for") -> WarmStart:
+    """Boot a guest, and do not look for a saved one. Raises LabError if it does not come up."""
     return WarmStart(Guest(spec, folder), resumed=False, reason=reason)
 
 

@@ -1,0 +1,118 @@
+"""What the user wants: command line first, then the ini file.
+
+Imports nothing of ours. Next: `plugin.py` hands it to the fixtures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+KEEP: Final = ("failed", "all", "none")
+MACHINES: Final = ("qemu", "libvirt")
+SYSTEMS: Final = ("linux", "windows")
+
+
+@dataclass(frozen=True, slots=True)
+class OdxOptions:
+    """The options `--odx-*`; the ini names are the same with underscores.
+
+    Attributes:
+        guest: recipe of an image that the lab builds.
+        image: a disk image of the user's, instead.
+        ssh: who logs in to it, and the port of its ssh server (user@port).
+        key: the private key that it accepts.
+        system: what is in it ("linux" or "windows").
+        machine: who runs QEMU: "qemu" (we do) or "libvirt".
+        fresh: a guest of its own for each test.
+        boot: boot every guest, resume none.
+        keep: whose artefacts are kept: "failed", "all", "none".
+        artifacts: where; None: in pytest's own temporary folder.
+        require: what is missing here is a failure, not a skip.
+    """
+
+    guest: str
+    image: Path | None
+    ssh: str
+    key: Path | None
+    system: str
+    machine: str
+    fresh: bool
+    boot: bool
+    keep: str
+    artifacts: Path | None
+    require: bool
+
+
+_TEXTS: Final = {
+    "guest": ("NAME", "linux", "guest image that the lab builds (qemu-odx image list)"),
+    "image": ("FILE", "", "your own disk image, instead"),
+    "ssh": ("USER@PORT", "", "who logs in to --odx-image, and the port of its ssh server (root@22)"),
+    "key": ("FILE", "", "private key that --odx-image accepts"),
+    "os": ("NAME", "linux", f"what is in --odx-image: {' or '.join(SYSTEMS)}"),
+    "machine": ("NAME", "qemu", f"who runs QEMU: {' or '.join(MACHINES)}"),
+    "keep": ("WHICH", "failed", f"artefacts of which tests are kept: {', '.join(KEEP)}"),
+    "artifacts": ("DIR", "", "where artefacts are kept (pytest's temporary folder)"),
+}
+_FLAGS: Final = {
+    "fresh": "a guest of its own for each test",
+    "boot": "boot every guest; do not resume a saved one",
+    "require": "what this machine lacks is a failure and not a skip",
+}
+_CHOICES: Final = {"machine": MACHINES, "keep": KEEP, "os": SYSTEMS}
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Tell pytest which options there are."""
+    group = parser.getgroup("qemu-odx", "virtual disks with ODX, and guests on them")
+    for name, (metavar, default, words) in _TEXTS.items():
+        shown = f"{words}; default: {default}" if default else words
+        group.addoption(
+            f"--odx-{name}", metavar=metavar, default=None, choices=_CHOICES.get(name), help=shown
+        )
+        parser.addini(f"odx_{name}", words, default=default)
+    for name, words in _FLAGS.items():
+        group.addoption(f"--odx-{name}", action="store_true", default=None, help=words)
+        parser.addini(f"odx_{name}", words, type="bool", default=False)
+
+
+def read_options(config: pytest.Config) -> OdxOptions:
+    """The options of this run.
+
+    Raises:
+        ValueError: the ini file has a value that is none of the choices.
+    """
+    text = {name: _text(config, name) for name in _TEXTS}
+    for name, choices in _CHOICES.items():
+        if text[name] not in choices:
+            raise ValueError(f"odx_{name} = {text[name]} in the ini file: choose one of {', '.join(choices)}")
+    flag = {name: _flag(config, name) for name in _FLAGS}
+    return OdxOptions(
+        guest=text["guest"],
+        image=_path(config, text["image"]),
+        ssh=text["ssh"],
+        key=_path(config, text["key"]),
+        system=text["os"],
+        machine=text["machine"],
+        keep=text["keep"],
+        artifacts=_path(config, text["artifacts"]),
+        **flag,
+    )
+
+
+def _text(config: pytest.Config, name: str) -> str:
+    given = config.getoption(f"odx_{name}")
+    return str(config.getini(f"odx_{name}") if given is None else given)
+
+
+def _flag(config: pytest.Config, name: str) -> bool:
+    return bool(config.getoption(f"odx_{name}") or config.getini(f"odx_{name}"))
+
+
+def _path(config: pytest.Config, text: str) -> Path | None:
+    return config.invocation_params.dir / text if text else None
