@@ -26,13 +26,8 @@ BELOW = {
     "windows": {"testing", "target", "tokens", "disk", "wire"},
     "lab": set(),
     "report": set(),
-<<<<<<< HEAD
     "cli": {"lab", "report", "server", "testing", "windows", "trace", "replay", "wire"},
-    "pytest_plugin": {"lab", "report", "testing"},
-=======
-    "cli": {"lab", "report", "server", "testing", "windows"},
     "pytest_plugin": {"lab", "report", "testing", "wire"},
->>>>>>> 5badd42 (pytest plug-in: servers, disks, guests and tokens as fixtures; the README's test file is run as printed)
 }
 """What each part may import besides itself and the package's own root."""
 PURE = {"wire", "tokens", "faults"}
