@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qemu_odx.cli.console import stdout_console
 from qemu_odx.lab.doctor.checkup import FEATURES, Report, check_up
 from qemu_odx.lab.doctor.finding import Level
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from qemu_odx.lab.doctor.finding import Finding
 
 STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.ERROR: "bold red"}
-PIPED_WIDTH = 160
 
 
 @click.command()
@@ -85,8 +85,3 @@ def print_report(report: Report, *, verbose: bool) -> None:
     said = ", ".join(f"{number} {level}" for level, number in counts.items() if number)
     verdict = "[green]Nothing will fail[/]" if report.ok else "[bold red]Something will fail[/]"
     console.print(f"{verdict}: {said}.", highlight=False)
-
-
-def stdout_console() -> Console:
-    """Colours and the terminal's width on a terminal; no colours and long lines in a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)

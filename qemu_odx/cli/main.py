@@ -17,6 +17,14 @@ import qemu_odx
 _COMMANDS: Final = {
     "serve": "qemu_odx.cli.serve",
     "demo": "qemu_odx.cli.demo",
+    "run": "qemu_odx.cli.run",
+    "shell": "qemu_odx.cli.guests",
+    "up": "qemu_odx.cli.up",
+    "down": "qemu_odx.cli.up",
+    "ps": "qemu_odx.cli.up",
+    "exec": "qemu_odx.cli.guests:exec_",
+    "cp": "qemu_odx.cli.guests",
+    "logs": "qemu_odx.cli.guests",
     "conform": "qemu_odx.cli.conform",
     "windows": "qemu_odx.cli.windows",
     "trace": "qemu_odx.cli.trace",
@@ -25,8 +33,9 @@ _COMMANDS: Final = {
     "config": "qemu_odx.cli.config",
     "completion": "qemu_odx.cli.completion",
     "man": "qemu_odx.cli.man",
+    "help": "qemu_odx.cli.help:help_",
 }
-"""Subcommand -> the module that has the click command of that name."""
+"""Subcommand -> the module that has the click command of that name, or of the name behind the colon."""
 
 
 class LazyGroup(click.RichGroup):
@@ -40,7 +49,8 @@ class LazyGroup(click.RichGroup):
         """The subcommand, imported now; None if there is none of that name."""
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name or cmd_name)
         return command
 
 
@@ -49,5 +59,6 @@ class LazyGroup(click.RichGroup):
 def main() -> None:
     """Virtual disks for QEMU guests that speak ODX (copy by token), and a lab that proves it.
 
-    Exit codes: 0 all went well, 1 it could not be done (one sentence on stderr says why), 2 wrong usage.
+    Exit codes: 0 all went well, 1 it could not be done (one sentence on stderr says why), 2 wrong usage; others:
+    qemu-odx help exit-codes.
     """

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import EndedError, LabError
 from qemu_odx.lab.process import ManagedProcess
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Backend:
         """Raise LabError if it ended by itself."""
         code = self._process.exit_code()
         if code is not None:
-            raise LabError(
+            raise EndedError(
                 f"the disk server ended by itself (exit code {code})",
                 "see its log",
                 details=self._process.last_words(),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import MissingError
 
 FIRMWARE_FOLDERS = (Path("/usr/share/OVMF"), Path("/usr/share/edk2/x64"))
 FIRMWARE_FILES = (("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd"))
@@ -26,12 +26,12 @@ class Firmware:
 
 
 def find_firmware() -> Firmware:
-    """The UEFI firmware of this host. Raises LabError if there is none."""
+    """The UEFI firmware of this host. Raises MissingError if there is none."""
     for folder in FIRMWARE_FOLDERS:
         for code, variables in FIRMWARE_FILES:
             if (folder / code).exists() and (folder / variables).exists():
                 return Firmware(folder / code, folder / variables)
-    raise LabError("there is no UEFI firmware for guests here", "install the package ovmf")
+    raise MissingError("there is no UEFI firmware for guests here", "install the package ovmf")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,18 @@ class LabError(Exception):
         self.logs: Path | None = None
 
 
+class MissingError(LabError):
+    """This machine lacks a program, a file or a right that is needed; `qemu-odx doctor` tells which others."""
+
+
+class EndedError(LabError):
+    """A guest or the disk server ended by itself."""
+
+
+class LateError(LabError):
+    """A guest was not done in time."""
+
+
 def tail(log: Path, lines: int = 12) -> str:
     """The last lines of a log file, empty if there is no such file."""
     try:

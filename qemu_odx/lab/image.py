@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qemu_odx.lab import apt
-from qemu_odx.lab.errors import LabError, tail
+from qemu_odx.lab.errors import LabError, MissingError, tail
 from qemu_odx.lab.kernel import unpack_kernel
 from qemu_odx.lab.paths import images_folder
 from qemu_odx.lab.recipe import load_recipe, this_host
@@ -113,7 +113,7 @@ def ensure_image(name: str = "linux", report: Callable[[str], None] = _quiet) ->
 def _require_programs() -> None:
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing:
-        raise LabError(f"building the guest image needs {', '.join(missing)}", "run ./odx setup")
+        raise MissingError(f"building the guest image needs {', '.join(missing)}", "run ./odx setup")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import EndedError, LabError, LateError
 from qemu_odx.lab.ssh import CONNECT_SECONDS, GuestShell
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ class LiveGuest:
         self.machine.check()
         words = self._last_words()
         reason = words.splitlines()[-1] if words else "it gave no reason"
-        return LabError(
+        return EndedError(
             f"the machine ended before the guest was ready: {reason}", "see its logs", details=words
         )
 
     def _silent(self, marker: str) -> LabError:
         self.machine.write_state()
-        return LabError(
+        return LateError(
             f"ssh is not answering: the guest did not write {marker} on its serial port in time",
             "see the last lines of its serial log",
             details=self._last_words() or "(the guest wrote nothing)",

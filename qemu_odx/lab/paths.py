@@ -40,3 +40,8 @@ def saved_guests_folder() -> Path:
 def kept_runs_folder() -> Path:
     """Where the logs of failed runs are kept, one folder for each."""
     return user_state_path(APPLICATION) / "runs"
+
+
+def labs_folder() -> Path:
+    """Where labs that stay up are recorded, one folder for each."""
+    return user_state_path(APPLICATION) / "labs"

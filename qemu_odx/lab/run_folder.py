@@ -64,11 +64,13 @@ class RunFolder:
         return kept
 
     def copy_logs(self, folder: Path) -> None:
-        """Copy the logs there; the folder is made if need be."""
+        """Copy the logs there, those of each guest to a folder of its own; folders are made if need be."""
         folder.mkdir(parents=True, exist_ok=True)
-        for log in self.path.iterdir():
+        for log in self.path.rglob("*"):
             if log.suffix in KEPT_KINDS and log.is_file():
-                shutil.copy(log, folder)
+                target = folder / log.relative_to(self.path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(log, target)
 
     def close(self) -> None:
         """Remove the folder and all in it. Idempotent."""

@@ -108,6 +108,13 @@ class GuestShell:
         except (paramiko.SSHException, OSError):
             return  # the caller looks at what the command was to do, not at this
 
+    def session(self) -> paramiko.Channel:
+        """A channel on which nothing was asked for yet. Raises LabError if the connection broke."""
+        try:
+            return self._transport.open_session(timeout=CONNECT_SECONDS)
+        except (paramiko.SSHException, OSError) as error:
+            raise _not_answering(error) from error
+
     def upload(self, folder: Path, target: str) -> None:
         """Copy the files of `folder` (not its folders) into the new folder `target` of the guest."""
         files = sorted(path for path in folder.iterdir() if path.is_file())

@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.disk_image import SystemFiles
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def run_qemu_img(*arguments: str) -> str:
     try:
         done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
-        raise LabError(f"{PROGRAM} is not installed", "install the package qemu-utils") from error
+        raise MissingError(f"{PROGRAM} is not installed", "install the package qemu-utils") from error
     except subprocess.CalledProcessError as error:
         words = error.stderr.strip().splitlines()
         reason = words[-1] if words else "it gave no reason"

@@ -30,6 +30,6 @@ def test_it_parses(script: Path) -> None:
     assert broken(head + tail)
 
 
-def test_there_are_five() -> None:
-    """Status, events, versions, install, remove."""
-    assert len(SCRIPTS) == 5
+def test_there_are_six() -> None:
+    """Status, doctor, events, versions, install, remove."""
+    assert len(SCRIPTS) == 6

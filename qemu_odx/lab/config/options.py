@@ -8,14 +8,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from qemu_odx.lab.config.model import BLK, SCSI, Disk, Export, Lab
+from qemu_odx.lab.config.model import BLK, SCSI, Disk, Export
 from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    from qemu_odx.lab.config.model import Guest
 
 DEFAULT_DISKS = ("id=source,size=256M,bus=scsi+blk", "id=destination,size=256M,bus=scsi+blk")
 """What a script finds if nothing is said: serial numbers odx-source and odx-destination."""
@@ -62,11 +60,6 @@ def disks_and_exports(
         _ask(text, check, disks[-1], extra)
     scsi = [Export("scsi", SCSI, dict(enumerate(units)))] if units else []
     return tuple(disks), (*scsi, *blk)
-
-
-def lab_of(guest: Guest, disks: tuple[Disk, ...], exports: tuple[Export, ...], **settings: str) -> Lab:
-    """One guest with all devices; `settings` are `machine`, `accelerator`, `uri` of `Lab`."""
-    return Lab(disks=disks, exports=exports, guests=(guest,), **settings)  # type: ignore[arg-type]
 
 
 def split(text: str) -> dict[str, str]:

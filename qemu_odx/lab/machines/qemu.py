@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qemu_odx.lab.disk_image import DiskImage
-from qemu_odx.lab.errors import LabError, tail
+from qemu_odx.lab.errors import EndedError, LabError, MissingError, tail
 from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
 from qemu_odx.lab.machines.plugging import Ports, plug_commands, unplugged
 from qemu_odx.lab.machines.usernet import forwarded_port
@@ -95,7 +95,7 @@ class QemuMachine:
     def _start_qemu(self) -> tuple[ManagedProcess, socket.socket]:
         """QEMU and our end of its monitor: a socket pair leaves no path behind and needs no waiting."""
         if shutil.which(PROGRAM) is None:
-            raise LabError(f"QEMU is not installed ({PROGRAM} is not on PATH)", "run ./odx setup")
+            raise MissingError(f"QEMU is not installed ({PROGRAM} is not on PATH)", "run ./odx setup")
         files = self._system.files if self._system else None
         ours, theirs = socket.socketpair()
         with theirs:
@@ -128,7 +128,7 @@ class QemuMachine:
             return
         words = self._process.last_words() or tail(self.folder / "serial.log")
         reason = words.splitlines()[-1] if words else "it gave no reason"
-        raise LabError(f"QEMU ended with exit code {code}: {reason}", "see qemu.log", details=words)
+        raise EndedError(f"QEMU ended with exit code {code}: {reason}", "see qemu.log", details=words)
 
     def shut_down(self, seconds: float = SHUT_DOWN_SECONDS) -> None:
         """See `Machine`."""

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""What a Linux guest sees of token copy: for every disk, which layer lets it through and which one does not.
+
+    python3 odx_doctor.py [--serial SERIAL]
+
+Reads only: the proof is a token that is made and thrown away, nothing is written. Standard library only. Prints one
+JSON object; `qemu-odx doctor --guest` reads it. Uses `odx.py`, `sg.py` and `blk_mailbox.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from blk_mailbox import MailboxDisk
+from disks import DiskError
+from odx import THIRD_PARTY_COPY, OdxError, inquiry_page, limits, populate_token, serial_number
+from sg import ScsiDisk, ScsiError
+
+SYS_BLOCK = Path("/sys/block")
+KINDS = ("sd*", "vd*")
+PROOF_BLOCKS = 8
+SETTLE_SECONDS = 10.0
+REFUSALS = (DiskError, OdxError, ScsiError, OSError)
+
+
+def text_of(path: Path) -> str:
+    """The content of a file of sysfs, empty if there is none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def driver_of(name: str) -> str:
+    """The driver below a disk: virtio_scsi, virtio_blk, ahci."""
+    device = (SYS_BLOCK / name / "device").resolve()
+    if name.startswith("vd"):
+        return (device / "driver").resolve().name
+    host = device.name.split(":")[0]
+    return text_of(Path(f"/sys/class/scsi_host/host{host}/proc_name"))
+
+
+def mounts_of(name: str) -> list[dict[str, str]]:
+    """Where the disk and its partitions are mounted, and by which file system."""
+    lines = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
+    return [
+        {"where": where, "type": kind} for node, where, kind, *_ in lines if node.startswith(f"/dev/{name}")
+    ]
+
+
+def proof(disk: Any) -> dict[str, Any]:
+    """Make a token for the first blocks of the disk; how long that took, or what was refused."""
+    started = time.monotonic()
+    try:
+        populate_token(disk, os.getpid() & 0x7FFFFFFF, 0, PROOF_BLOCKS)
+    except REFUSALS as error:
+        return {"ok": False, "error": str(error)}
+    return {"ok": True, "seconds": round(time.monotonic() - started, 6), "blocks": PROOF_BLOCKS}
+
+
+def offer(disk: Any) -> dict[str, Any]:
+    """The list of pages, page 8Fh in hexadecimal, and what is wrong with either."""
+    pages = inquiry_page(disk, 0x00)
+    found: dict[str, Any] = {"pages": list(pages), "page_8f": None, "refusal": ""}
+    if THIRD_PARTY_COPY in pages:
+        found["page_8f"] = inquiry_page(disk, THIRD_PARTY_COPY).hex()
+    try:
+        limits(disk)
+    except OdxError as error:
+        found["refusal"] = str(error)
+    return found
+
+
+def scsi_view(name: str) -> dict[str, Any]:
+    """A SCSI disk, asked by SG_IO."""
+    try:
+        disk = ScsiDisk(f"/dev/{name}")
+        serial, offered = serial_number(disk), offer(disk)
+        return {"serial": serial, "path": "SG_IO", **offered, "token": proof(disk)}
+    except REFUSALS as error:
+        return {"serial": "", "path": "SG_IO", "error": str(error)}
+
+
+def blk_view(name: str) -> dict[str, Any]:
+    """A virtio-blk disk: only a mailbox takes commands."""
+    serial = text_of(SYS_BLOCK / name / "serial")
+    try:
+        disk = MailboxDisk(f"/dev/{name}")
+        return {"serial": serial, "path": "mailbox", **offer(disk), "token": proof(disk)}
+    except REFUSALS as error:
+        return {"serial": serial, "path": "", "error": str(error)}
+
+
+def view(name: str) -> dict[str, Any]:
+    """All about one disk."""
+    return {
+        "node": f"/dev/{name}",
+        "driver": driver_of(name),
+        "holders": sorted(path.name for path in (SYS_BLOCK / name / "holders").glob("*")),
+        "mounts": mounts_of(name),
+        **(scsi_view(name) if name.startswith("sd") else blk_view(name)),
+    }
+
+
+def names() -> list[str]:
+    """The disks there are; just after the boot the kernel is still finding them."""
+    deadline, found = time.monotonic() + SETTLE_SECONDS, [""]
+    while time.monotonic() < deadline:
+        before, found = found, sorted(path.name for kind in KINDS for path in SYS_BLOCK.glob(kind))
+        if before == found and any(name.startswith("sd") for name in found):
+            break
+        time.sleep(0.5)
+    return found
+
+
+def main() -> int:
+    """Look, and print."""
+    parser = argparse.ArgumentParser(description="Which layer of this guest lets token copies through?")
+    parser.add_argument("--serial", help="only the disks with this serial number")
+    wanted = parser.parse_args().serial
+    views = [view(name) for name in names()]
+    disks = [disk for disk in views if wanted in {None, disk["serial"]}]
+    print(json.dumps({"system": "linux", "version": platform.release(), "disks": disks}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

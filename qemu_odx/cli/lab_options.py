@@ -1,0 +1,174 @@
+"""The options that say which lab: shared by `run`, `shell` and `up`.
+
+May import: the lab, and through `cli/config.py` the server's option parsers. Next: a `Lab`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import rich_click as click
+
+from qemu_odx.cli.config import check_option
+from qemu_odx.lab.config.load import load_lab
+from qemu_odx.lab.config.model import ACCELERATORS, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
+from qemu_odx.lab.config.options import LabOptionError, disks_and_exports
+from qemu_odx.lab.config.table import LabFileError
+from qemu_odx.lab.session.outcome import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qemu_odx.lab.errors import LabError
+
+_OPTIONS = (
+    click.option(
+        "--guest",
+        default="linux",
+        show_default=True,
+        metavar="NAME",
+        help="The guest's image: linux, wine, windows, or another recipe (qemu-odx image list).",
+    ),
+    click.option(
+        "--image", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="Your own disk image."
+    ),
+    click.option(
+        "--ssh", metavar="USER@PORT", help="Who logs in to --image, and the port of its ssh server (root@22)."
+    ),
+    click.option(
+        "--key",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="The private key that --image accepts (default: your ssh agent and usual key files).",
+    ),
+    click.option("--os", "system", type=click.Choice(SYSTEMS), help="What is in --image."),
+    click.option(
+        "--disk",
+        "disks",
+        multiple=True,
+        metavar="size=SIZE[,...]",
+        help="A disk; may be repeated. size=1G for one that goes with the lab, or path=FILE; id=NAME; bus=scsi, blk "
+        "or scsi+blk; mailbox=on; and what qemu-odx serve --disk knows. Default: two of 256M with the serial numbers "
+        "odx-source and odx-destination, on both buses.",
+    ),
+    click.option(
+        "--lab",
+        "file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A lab's file (odx.toml): several disks, exports and guests.",
+    ),
+    click.option("--machine", type=click.Choice(MACHINES), help="Who runs QEMU (default: qemu, we do)."),
+    click.option("--accel", type=click.Choice(ACCELERATORS), help="kvm, tcg, or what works (auto)."),
+    click.option("--memory", type=click.IntRange(64), metavar="MIB", help="RAM of the guest (512)."),
+    click.option("--cpus", type=click.IntRange(1, 255), metavar="N", help="Processors of the guest (2)."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabChoice:
+    """What the options say, as given."""
+
+    guest: str
+    image: str | None
+    ssh: str | None
+    key: Path | None
+    system: str | None
+    disks: tuple[str, ...]
+    file: Path | None
+    machine: str | None
+    accel: str | None
+    memory: int | None
+    cpus: int | None
+
+    def lab(self) -> Lab:
+        """The lab that is meant.
+
+        Raises:
+            LabFileError: its file is not right.
+            LabOptionError: the options are not.
+        """
+        lab = self._from_options() if self.file is None else self._from_file(self.file)
+        machine, accelerator = self.machine or lab.machine, self.accel or lab.accelerator
+        return replace(lab, machine=machine, accelerator=accelerator)
+
+    def _from_options(self) -> Lab:
+        disks, exports = disks_and_exports(self.disks, Path.cwd(), check_option)
+        guest = replace(self._guest(), exports=tuple(export.name for export in exports))
+        return Lab(disks=disks, exports=exports, guests=(guest,))
+
+    def _from_file(self, file: Path) -> Lab:
+        self._refuse_beside_a_file()
+        return load_lab(file, check_option)
+
+    def _refuse_beside_a_file(self) -> None:
+        others = {
+            "--disk": self.disks,
+            "--image": self.image,
+            "--memory": self.memory,
+            "--cpus": self.cpus,
+            "--ssh": self.ssh,
+            "--key": self.key,
+            "--os": self.system,
+        }
+        for option, value in others.items():
+            if value:
+                raise LabOptionError(f"{option} does not go with --lab", f"write it into {self.file}")
+
+    def _guest(self) -> Guest:
+        if self.image is None and (self.ssh or self.key or self.system):
+            raise LabOptionError(
+                "--ssh, --key and --os belong to --image", "name your image, or leave them out"
+            )
+        user, port = _login(self.ssh or "root@22")
+        default = Guest("guest", self.guest, ())
+        return Guest(
+            "guest",
+            str(Path(self.image).absolute()) if self.image else self.guest,
+            (),
+            memory=self.memory * MEBIBYTE if self.memory else default.memory,
+            cpus=self.cpus or default.cpus,
+            system=self.system or "linux",
+            user=user,
+            port=port,
+            private_key=self.key,
+        )
+
+
+def _login(text: str) -> tuple[str, int]:
+    user, at, port = text.rpartition("@")
+    if not (user and at and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise LabOptionError(f"--ssh {text}", "write USER@PORT, such as Administrator@22")
+    return user, int(port)
+
+
+def lab_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options; it gets them as one argument `choice`."""
+
+    @functools.wraps(function)
+    def wrapped(**arguments: Any) -> Any:
+        mine = {name: arguments.pop(name) for name in LabChoice.__dataclass_fields__}
+        return function(choice=LabChoice(**mine), **arguments)
+
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def complain(command: str, error: LabError) -> None:
+    """Cause and cure on stderr, what the logs say above them, where they are below."""
+    if error.details:
+        click.echo(error.details, err=True)
+    click.echo(f"qemu-odx {command}: {error}", err=True)
+    if error.logs is not None:
+        click.echo(f"The logs are in {error.logs}", err=True)
+
+
+def fail(command: str, error: LabError, code: int = ExitCode.FAILED) -> NoReturn:
+    """Complain and end; wrong files and options are wrong usage."""
+    complain(command, error)
+    sys.exit(ExitCode.USAGE if isinstance(error, LabFileError | LabOptionError) else code)
