@@ -85,11 +85,13 @@ class FaultBook:
 
     Attributes:
         changed: called after rules came, went, or were armed or not; on whatever thread that was.
+        fired: called for each hit, with what was hit; on whatever thread that was.
     """
 
     clock: Callable[[], float]
     lock: AbstractContextManager[object] = field(default_factory=nullcontext)
     changed: list[Callable[[], None]] = field(default_factory=list)
+    fired: list[Callable[[Hit, Event], None]] = field(default_factory=list)
     _entries: dict[str, Entry] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Entry]:
@@ -164,6 +166,9 @@ class FaultBook:
                     entry.armed, spent = False, True
         if spent:
             self._tell()
+        for listener in self.fired if found else ():
+            for hit in found:
+                listener(hit, event)
         return found
 
     def _hit(self, entry: Entry, event: Event) -> Hit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import qemu_odx
@@ -22,6 +23,8 @@ from qemu_odx.trace.sink import CHUNK, Sink
 
 if TYPE_CHECKING:
     from qemu_odx.disk.port import Disk
+    from qemu_odx.faults.book import Hit
+    from qemu_odx.faults.event import Event
     from qemu_odx.server.backend import Backend, ServedExport
     from qemu_odx.server.trace_options import TraceConfig
     from qemu_odx.tap.gate import Gate
@@ -76,6 +79,7 @@ class Tracing:
         self._tokens, self._copies = Tokens(self.recorder), Copies(self.recorder)
         backend.manager.tokens.observers.append(self._tokens)
         backend.manager.operations.observers.append(self._copies)
+        backend.faults.book.fired.append(self._fault)
         for name in backend.exports:
             self.attach(name)
 
@@ -86,6 +90,7 @@ class Tracing:
             return None
         self._backend.manager.tokens.observers.remove(self._tokens)
         self._backend.manager.operations.observers.remove(self._copies)
+        self._backend.faults.book.fired.remove(self._fault)
         for gate, export, messages in self._attached.values():
             gate.remove(recorder)
             export.running.watches.remove(messages)
@@ -100,7 +105,7 @@ class Tracing:
         export = self._backend.exports[name]
         gate = self._backend.maker.gates[export.config.socket]
         messages = Messages(self.recorder, export.config)
-        gate.add(self.recorder)
+        gate.add(self.recorder, last=True)
         export.running.watches.append(messages)
         self._attached[name] = gate, export, messages
         self.recorder.note("export", export=name, what="served")
@@ -112,6 +117,21 @@ class Tracing:
             gate.remove(self.recorder)
             export.running.watches.remove(messages)
             self.recorder.note("export", export=name, what="removed")
+
+    def _fault(self, hit: Hit, event: Event) -> None:
+        """A rule has fired, perhaps on a worker."""
+        exports = event.exports & self._backend.exports.keys()
+        members = {
+            "level": event.level.value,
+            "name": event.operation,
+            **({"disk": event.disk} if event.disk else {}),
+            **({"export": min(exports)} if exports else {}),
+        }
+        self._backend.loop.call_soon(partial(self._tell_fault, hit.entry.name, hit.action.name, members))
+
+    def _tell_fault(self, rule: str, action: str, members: dict[str, str]) -> None:
+        if self.recorder is not None:
+            self.recorder.fault(rule, action, None, **members)
 
     def _head(self, *, fresh: bool) -> dict[str, Any]:
         backend = self._backend

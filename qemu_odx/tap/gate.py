@@ -114,16 +114,24 @@ class Gate:
         self.taps: tuple[Tap, ...] = ()
         self.held: dict[Course[Any], None] = {}
         self._number = 0
+        self._first = 0  # how many of the taps do not want to be last
 
-    def add(self, tap: Tap) -> None:
-        """Let somebody watch, behind those who do already."""
-        self.taps = (*self.taps, tap)
+    def add(self, tap: Tap, *, last: bool = False) -> None:
+        """Let somebody watch, behind those who do already.
+
+        Args:
+            tap: who.
+            last: behind those, too, who come later: it wants to see what has become of things.
+        """
+        place = self._first
+        self.taps = (*self.taps, tap) if last else (*self.taps[:place], tap, *self.taps[place:])
+        self._first += not last
 
     def remove(self, tap: Tap) -> None:
         """Let it see no new exchanges. ValueError if it watches not."""
-        taps = list(self.taps)
-        taps.remove(tap)
-        self.taps = tuple(taps)
+        place = self.taps.index(tap)
+        self.taps = self.taps[:place] + self.taps[place + 1 :]
+        self._first -= place < self._first
 
     def exchange(self, kind: Kind, operation: str) -> Exchange:
         """A new exchange of this export, taken now; the caller fills in what it knows."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from qemu_odx.tap.decision import Delay, Never
+from qemu_odx.tap.decision import Delay
 from qemu_odx.tap.exchange import Kind
 from qemu_odx.trace import payload
 from qemu_odx.wire.names import name_of
@@ -77,7 +77,7 @@ def decision(made: Decision) -> dict[str, Any]:
 def _hold(hold: Hold) -> str:
     if isinstance(hold, Delay):
         return f"delay {hold.seconds} s"
-    return "never" if isinstance(hold, Never) else "stall"
+    return "never" if hold.outlasts_stop else "stall"
 
 
 def nexus_name(nexus: Hashable) -> str:

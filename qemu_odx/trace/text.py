@@ -109,7 +109,9 @@ def _micros(record: Record, first: str, last: str) -> str:
 
 
 def _fault(record: Record) -> str:
-    hit = f" on {record['export']} #{record['n']} {record['name']}" if "n" in record else ""
+    number = f" #{record['n']}" if "n" in record else ""
+    where = " ".join(str(record[key]) for key in ("export", "disk") if key in record)
+    hit = f" on {where}{number} {record['name']}" if "name" in record else ""
     return f"*** fault {record['rule']}: {record['action']}{hit}"
 
 

@@ -63,10 +63,10 @@ def test_the_request_that_wrote_a_wrong_block_is_named(server: ServeProcess) -> 
         assert found["blocks"] == [first]
         assert (first["block"], first["overlapping"]) == (103, [])
         assert first["written-by"]["request"].startswith("WRITE(16) #")
-        assert first["written-by"]["request"].endswith("of s.sock")
+        assert first["written-by"]["request"].endswith("of export0")
         assert (first["written-by"]["offset"], first["written-by"]["length"]) == (51200, 4096)
         assert first["found-by"].startswith("IN #")
-        assert first["found-by"].endswith("queue 0 head 0 of b.sock")
+        assert first["found-by"].endswith("queue 0 head 0 of export1")
         assert "WRITE(16) #" in server.errors()
         with pytest.raises(MonitorFailure, match="disk 'd1' is not verified: add layers=verify"):
             monitor.execute("odx-corruption-scan", {"disk": "d1"})

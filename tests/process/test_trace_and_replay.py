@@ -273,3 +273,36 @@ def test_a_recording_begun_and_ended_by_the_monitor(tmp_path: Path) -> None:
     assert verdict["skipped"] == {"uses a token that was made before the recording": 1}
     assert verdict["uncompared"] == {"data that were there before the recording, or raced": 1}
     assert verdict["compared"] == 6
+
+
+def test_faults_are_recorded_and_replayed(tmp_path: Path) -> None:
+    """Which rule hit what; a command that was cut is cut again, one that a fault answered is not compared."""
+    arguments = [
+        *("--disk", "id=d0,path=a.img,size=16M"),
+        *("--export", "id=scsi,type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+        *("--fault", "name=deny,op=READ(16),nth=2,action=sense,sense=token-expired"),
+        *("--fault", "name=part,op=WRITE USING TOKEN,action=partial,blocks=3"),
+        *("--trace", "t.jsonl,data=on"),
+    ]
+    path = tmp_path / "t.jsonl"
+    with ServeProcess(arguments, cwd=tmp_path) as server, ScsiGuest(tmp_path / "s.sock") as guest:
+        near = guest.initiator
+        assert near.write(0, 0, 8, OLD[:4096]).good
+        token = near.token(0, [Range(0, 8)])
+        cut = near.write_token(0, token, [Range(100, 8)])
+        assert not cut.good
+        assert near.read(0, 100, 8).data == OLD[:1536] + bytes(4096 - 1536)
+        assert near.read(0, 0, 8).fault == (5, 0x23, 0x07)
+        assert near.read(0, 0, 8).good
+        assert server.terminate() == 0
+    fired = [item for item in records(path) if item["event"] == "fault"]
+    assert [(item["rule"], item["name"], item["export"], item["disk"]) for item in fired] == [
+        ("part", "WRITE USING TOKEN", "scsi", "d0"),
+        ("deny", "READ(16)", "scsi", "d0"),
+    ]
+    assert "*** fault deny: sense on scsi d0 READ(16)" in run("show", path, command=trace)
+    decided = [item for item in records(path) if "decision" in item]
+    assert [item["name"] for item in decided] == ["WRITE USING TOKEN", "READ(16)"]
+    verdict = json.loads(run(path, "--json"))
+    assert verdict["differences"] == []
+    assert verdict["skipped"] == {"answered by a fault, or never begun": 1}

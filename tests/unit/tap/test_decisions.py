@@ -239,6 +239,21 @@ def test_taps_stack(bench: TapBench) -> None:
     assert len(first.ends) == 1
 
 
+def test_who_wants_to_be_last(bench: TapBench) -> None:
+    """Sees what the others have done, also those who came later."""
+    last, first, second = Rule(), Rule(), Rule()
+    bench.scsi.add(last, last=True)
+    bench.scsi.add(first)
+    bench.scsi.add(second)
+    assert bench.scsi.taps == (first, second, last)
+    bench.scsi.remove(first)
+    bench.scsi.add(first)
+    assert bench.scsi.taps == (second, first, last)
+    bench.scsi.remove(last)
+    bench.scsi.add(last)
+    assert bench.scsi.taps == (second, first, last)
+
+
 class Broken:
     """A tap with a bug."""
 
