@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "windows": "qemu_odx.cli.windows",
     "trace": "qemu_odx.cli.trace",
     "replay": "qemu_odx.cli.replay",
+    "fault": "qemu_odx.cli.fault",
     "doctor": "qemu_odx.cli.doctor",
     "config": "qemu_odx.cli.config",
     "completion": "qemu_odx.cli.completion",

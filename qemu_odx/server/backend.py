@@ -92,7 +92,7 @@ class Backend:
         self.disks: dict[str, ServedDisk] = {}
         self.exports: dict[str, ServedExport] = {}
         self.maker = DeviceMaker(workers, clock, clock.call_later)
-        self.faults = Faults(clock, loop.call_soon, self.manager)
+        self.faults = Faults(clock, loop.call_soon, self.manager, self.events)
         self._leaving = 0
         self._when_left: list[Callable[[], None]] = []
         self._expiry = Expiry(self.manager, clock)

@@ -83,6 +83,23 @@ class CorruptionFound:
 
 
 @dataclass(frozen=True, slots=True)
+class FaultFired:
+    """A fault rule has hit a request.
+
+    Attributes:
+        fault: name of the rule.
+        request: the operation, and the disk that it was for.
+        fired: how often the rule has hit, this one included.
+        state: `armed`, or `spent` if this was the last one.
+    """
+
+    fault: str
+    request: str
+    fired: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCreated:
     """POPULATE TOKEN has made a token.
 

@@ -26,7 +26,7 @@ BELOW = {
     "windows": {"testing", "target", "tokens", "disk", "wire"},
     "lab": set(),
     "report": set(),
-    "cli": {"lab", "report", "server", "testing", "windows", "trace", "replay", "wire"},
+    "cli": {"faults", "lab", "report", "server", "testing", "windows", "trace", "replay", "wire"},
     "pytest_plugin": {"lab", "report", "testing", "wire"},
 }
 """What each part may import besides itself and the package's own root."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from qemu_odx.disk.layers.faults import FaultLayer
 from qemu_odx.disk.layers.layer import layers_of
@@ -23,18 +23,22 @@ from qemu_odx.server.faulting.guest import GuestControl
 from qemu_odx.server.faulting.holds import Parking, kill_backend
 from qemu_odx.server.faulting.results import keep_refusal
 from qemu_odx.server.faulting.tap import FaultTap
+from qemu_odx.server.news import FaultFired
 from qemu_odx.server.options import ConfigError, split_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from qemu_odx.disk.port import Disk
-    from qemu_odx.faults.book import Entry
+    from qemu_odx.faults.book import Entry, Hit
+    from qemu_odx.faults.event import Event
     from qemu_odx.faults.rule import Rule
+    from qemu_odx.server.events import Events
     from qemu_odx.server.faulting.door import Door
     from qemu_odx.tap.gate import Gate
     from qemu_odx.target.manager import CopyManager
 
+State: TypeAlias = Literal["armed", "off", "spent"]
 _FRONT = (Level.SCSI, Level.BLK, Level.CONTROL)
 
 
@@ -57,7 +61,7 @@ class FaultInfo:
     name: str
     rule: str
     action: str
-    state: str
+    state: State
     seen: int
     fired: int
     held: int
@@ -84,6 +88,7 @@ class Faults:
         clock: seconds.
         soon: runs a callback on the event loop, from any thread.
         manager: keeps the results of token commands that a rule refuses.
+        events: told of every rule that hits.
         kill: ends the process.
     """
 
@@ -92,8 +97,10 @@ class Faults:
         clock: Callable[[], float],
         soon: Callable[[Callable[[], None]], None],
         manager: CopyManager,
+        events: Events,
         kill: Callable[[], None] = kill_backend,
     ) -> None:
+        self._events = events
         self._soon = soon
         self._manager = manager
         self._kill = kill
@@ -103,6 +110,7 @@ class Faults:
         self._parkings: dict[Entry, Parking] = {}
         self.book = FaultBook(clock, threading.RLock())
         self.book.changed.append(self._changed)
+        self.book.fired.append(self._fired)
         self._disk_faults = DiskFaults(self.book)
 
     # -- where faults are in force -----------------------------------------------------------------
@@ -185,7 +193,7 @@ class Faults:
             entry.name,
             entry.rule.text,
             entry.rule.action.name,
-            entry.state,
+            cast("State", entry.state),
             entry.turns.seen,
             entry.fired,
             entry.held,
@@ -200,6 +208,12 @@ class Faults:
 
     def _parking(self, entry: Entry) -> Parking:
         return self._parkings.setdefault(entry, Parking(entry))
+
+    def _fired(self, hit: Hit, _event: Event) -> None:
+        entry = hit.entry
+        if self._events:
+            told = FaultFired(entry.name, entry.last_event, entry.fired, entry.state)
+            self._soon(partial(self._events.tell, told))
 
     def _changed(self) -> None:
         """Watch at the doors exactly while a rule for them is armed: unwatched, they cost nothing."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from qemu_odx.server import news
 from qemu_odx.server.monitor import general
 from qemu_odx.server.monitor.command import Command, EventType
-from qemu_odx.server.monitor.commands import clock, corruption, power, trace
+from qemu_odx.server.monitor.commands import clock, corruption, faults, power, trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,10 @@ COMMANDS: Final[Mapping[str, Command]] = {
         Command("query-odx-trace", trace.query),
         Command("odx-trace-start", trace.start),
         Command("odx-trace-stop", trace.stop),
+        Command("query-odx-faults", faults.query),
+        Command("odx-fault-arm", faults.arm),
+        Command("odx-fault-release", faults.release),
+        Command("odx-fault-remove", faults.remove),
     )
 }
 """By name."""
@@ -46,6 +50,7 @@ EVENTS: Final = (
     EventType("ODX_TOKEN_ENDED", news.TokenEnded),
     EventType("ODX_COPY_STARTED", news.CopyStarted),
     EventType("ODX_COPY_ENDED", news.CopyEnded),
+    EventType("ODX_FAULT_FIRED", news.FaultFired),
 )
 
 EVENT_NAMES: Final[Mapping[type, str]] = {event.data: event.name for event in EVENTS}
