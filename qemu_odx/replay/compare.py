@@ -111,6 +111,8 @@ class Comparison:
             return "depends on time"
         if not self._same_device and step.name.startswith(_IDENTITY):
             return "what another device says of itself"
+        if not self._same_device and (record.get("sense") or {}).get("key") == "UNIT ATTENTION":
+            return "news of a reset or of other initiators"
         return ""
 
     def _sense(self, data: bytes) -> object:

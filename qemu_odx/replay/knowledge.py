@@ -31,6 +31,10 @@ class Knowledge:
         """Nothing is known of these bytes."""
         self._of(disk).add(first, end)
 
+    def learn(self, disk: str, first: int, end: int) -> None:
+        """These bytes are known."""
+        self._of(disk).remove(first, end)
+
     def knows(self, disk: str, ranges: Iterable[tuple[int, int]]) -> bool:
         """True if every byte is known."""
         return not any(self._of(disk).overlaps(first, end) for first, end in ranges)

@@ -89,8 +89,11 @@ class Replay:
         if script.unexecuted:
             self.verdict.skipped["answered by a fault, or never begun"] = script.unexecuted
         for name, disk in script.disks.items():
-            if not disk.complete and name not in known:
+            # On another device only what was written to it is known: holes of the recorded disk are not zeroed there.
+            if name not in known and not (disk.complete and device.same_device):
                 self._knowledge.forget(name, 0, disk.about["size"])
+                for offset, packed in disk.extents:
+                    self._knowledge.learn(name, offset, offset + packed["length"])
 
     def run(self, *, stop: bool = False, progress: Callable[[int], None] = lambda _done: None) -> Verdict:
         """Everything, or up to the first difference.

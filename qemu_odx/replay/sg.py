@@ -50,6 +50,11 @@ class SgReplay:
         except SgError as error:
             raise ReplayError(str(error)) from error
         self._block_sizes = {name: int(disk.about["block_size"]) for name, disk in script.disks.items()}
+        self._disks = {
+            (item["id"], lun): disk
+            for item in script.head["exports"]
+            for lun, disk in item.get("luns", {}).items()
+        }
         self._nexus: dict[str, str] = {}
         for name in nodes:
             self._prepare(script, name)
@@ -60,9 +65,10 @@ class SgReplay:
     def run(self, step: Step, data_out: bytes) -> Ending | None:
         """As a command to the node of its disk."""
         record = step.record
-        if record.get("disk") not in self._nodes or "blocks" in record.get("decision", {}):
+        disk = record.get("disk") or self._disks.get((record["export"], str(record.get("lun"))))
+        if disk not in self._nodes or "blocks" in record.get("decision", {}):
             return None
-        lun = self._nodes.index(record["disk"])
+        lun = self._nodes.index(disk)
         try:
             match record["kind"]:
                 case "scsi" if self._one_nexus(record["export"], record["nexus"]):
