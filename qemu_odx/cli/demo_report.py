@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qemu_odx.lab.demo import DemoResult
+from qemu_odx.lab.demo import TRACE, DemoResult
 from qemu_odx.lab.errors import LabError
 from qemu_odx.report.environment import host_environment
 from qemu_odx.report.logs import read_logs
-from qemu_odx.report.model import Case, Digest, Report, Sample, Suite, Way
+from qemu_odx.report.model import Case, Digest, Report, Sample, Span, Suite, Way
 from qemu_odx.report.recorder import Recorder
+from qemu_odx.report.trace_spans import trace_spans
 from qemu_odx.report.write import write_report
+from qemu_odx.trace.reading import TraceError, open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,12 +88,20 @@ def _report(
         started=recorder.started,
         seconds=recorder.seconds,
         suites=(suite,),
-        spans=recorder.spans,
+        spans=(*recorder.spans, *_traced(folder / "logs" / TRACE, recorder.started.timestamp())),
         ways=ways,
         digests=tuple(Digest(DATA.get(name, name), value) for name, value in (sha256 or {}).items()),
         environment=host_environment(),
         logs=read_logs(folder / "logs"),
     )
+
+
+def _traced(trace: Path, started: float) -> tuple[Span, ...]:
+    """What the disk server recorded; nothing if it did not come to that."""
+    try:
+        return trace_spans(open_trace(trace), started)
+    except TraceError:
+        return ()
 
 
 def _linux_suite(result: DemoResult) -> Suite:

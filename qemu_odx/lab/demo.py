@@ -32,6 +32,7 @@ COPY_MEBIBYTES = 64
 SOURCE_SERIAL = "odx-source"
 DESTINATION_SERIAL = "odx-destination"
 SCRIPTS = "/tmp/odx"  # noqa: S108 - in the guest
+TRACE = "trace.jsonl"
 SILENCE_SECONDS = 120.0
 PROGRESS = re.compile(r"progress: (\d+) (\d+) (.*)")
 
@@ -104,7 +105,7 @@ def run_demo(observer: Observer | None = None, *, logs: Path | None = None) -> D
 
     Args:
         observer: is told how it goes.
-        logs: a folder that takes the logs however it ends.
+        logs: a folder that takes the logs and a trace of all requests, however it ends.
 
     Raises:
         LabError: something is missing or failed, or the data is wrong; `logs` says where the logs are.
@@ -117,7 +118,8 @@ def run_demo(observer: Observer | None = None, *, logs: Path | None = None) -> D
         disks, scsi, blk = demo_disks(folder)
         with ExitStack() as stack:
             with phases.phase("serve"):
-                backend = Backend(serve_command(disks, [scsi, blk]), folder / "serve.log")
+                traced = [] if logs is None else trace_arguments(folder)
+                backend = Backend([*serve_command(disks, [scsi, blk]), *traced], folder / "serve.log")
                 stack.callback(backend.stop)
             with phases.phase("boot"):
                 spec = GuestSpec(image, accelerator, (scsi.socket,), (blk.socket,))
@@ -132,6 +134,11 @@ def run_demo(observer: Observer | None = None, *, logs: Path | None = None) -> D
         if not result.ok:
             raise LabError(f"the copy is wrong: {result.failure}", "report it with the logs")
     return result
+
+
+def trace_arguments(folder: Path) -> list[str]:
+    """What lets a disk server record every request and token."""
+    return ["--trace", f"{folder / TRACE},events=request+token+fault"]
 
 
 @contextmanager

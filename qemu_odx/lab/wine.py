@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from qemu_odx.lab import wine_cases
 from qemu_odx.lab.accelerator import choose_accelerator
 from qemu_odx.lab.backend import Backend, BlkExport, DiskSpec, serve_command
-from qemu_odx.lab.demo import end_of, logs_kept
+from qemu_odx.lab.demo import end_of, logs_kept, trace_arguments
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.guest import Guest
 from qemu_odx.lab.image import ensure_image
@@ -121,7 +121,7 @@ def run_wine_demo(observer: Observer | None = None, *, logs: Path | None = None)
 
     Args:
         observer: is told how it goes.
-        logs: a folder that takes the logs however it ends.
+        logs: a folder that takes the logs and a trace of all requests, however it ends.
 
     Raises:
         LabError: something is missing or failed, or a status or a byte is wrong; `logs` says where the logs are.
@@ -138,7 +138,8 @@ def run_wine_demo(observer: Observer | None = None, *, logs: Path | None = None)
         ]
         accelerator = choose_accelerator()
         with phases.phase("serve"):
-            backend = Backend(serve_command([disk], exports), folder / "serve.log")
+            traced = [] if logs is None else trace_arguments(folder)
+            backend = Backend([*serve_command([disk], exports), *traced], folder / "serve.log")
             stack.callback(backend.stop)
         with phases.phase("boot"):
             sockets = tuple(export.socket for export in exports)
