@@ -63,15 +63,20 @@ class Strip:
 
 
 def timeline(report: Report) -> tuple[list[Lane], list[Tick]]:
-    """The lanes, phases before tokens before commands, each in the order of its begin; and an axis in seconds."""
+    """The lanes, phases before tokens before commands, and an axis in seconds."""
     whole = max([report.seconds, *(span.start + span.seconds for span in report.spans)], default=0.0)
     if not report.spans or whole <= 0:
         return [], []
     by_lane: dict[str, list[Span]] = {}
-    for span in sorted(report.spans, key=lambda span: (KINDS.index(span.kind), span.start)):
+    for span in sorted(report.spans, key=_place):
         by_lane.setdefault(span.lane, []).append(span)
     lanes = [_lane(name, spans, whole) for name, spans in by_lane.items()]
     return lanes, list(_linear_ticks(whole))
+
+
+def _place(span: Span) -> tuple[int, str, float]:
+    """Commands of one device stand together, all else in the order of time."""
+    return KINDS.index(span.kind), span.lane if span.kind == "command" else "", span.start
 
 
 def _lane(name: str, spans: Sequence[Span], whole: float) -> Lane:

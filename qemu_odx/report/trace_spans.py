@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 WELL = frozenset({"GOOD", "OK", "CONDITION MET", "FUNCTION SUCCEEDED", "FUNCTION COMPLETE"})
 TOKEN_COMMANDS = ("POPULATE TOKEN", "WRITE USING TOKEN", "RECEIVE ROD TOKEN", "COPY OPERATION ABORT")
 WRITES = ("WRITE", "OUT", "FLUSH", "DISCARD", "UNMAP", "COMPARE", "ORWRITE", "SYNCHRONIZE")
-READS = ("READ(", "IN", "PRE-FETCH", "VERIFY")
+READS = ("READ(", "PRE-FETCH", "VERIFY")
+BLK_READ = "IN"  # virtio 1.2, 5.2.6: VIRTIO_BLK_T_IN
 
 
 def trace_spans(records: Iterable[Record], started: float) -> tuple[Span, ...]:
@@ -73,7 +74,7 @@ def _sort(name: str) -> str:
         return name
     if name.startswith(WRITES):
         return "writes"
-    return "reads" if name.startswith(READS) else "other commands"
+    return "reads" if name == BLK_READ or name.startswith(READS) else "other commands"
 
 
 def _token(record: Record, ended: float, cause: str, zero: float) -> Span:

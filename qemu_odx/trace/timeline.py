@@ -152,7 +152,7 @@ def _class(name: str) -> str:
         return "token"
     if name.startswith(("WRITE", "OUT", "UNMAP", "DISCARD", "COMPARE", "ORWRITE")):
         return "write"
-    return "read" if name.startswith(("READ(", "IN")) else "other"
+    return "read" if name == "IN" or name.startswith("READ(") else "other"
 
 
 def _bounded(lane: dict[str, Any]) -> dict[str, Any]:

@@ -97,9 +97,27 @@ def check_report(folder: Path, found: dict[str, Any]) -> None:
         writes = [sample for sample in way["samples"] if sample["operation"].lower().startswith("write")]
         assert sum(sample["bytes"] for sample in writes) == COPIED
         assert sum(sample["seconds"] for sample in way["samples"]) <= way["seconds"] + 0.01
-    assert [span["name"] for span in report["spans"]] == ["image", "serve", "boot", "copy", "power_off"]
+    phases = [span["name"] for span in report["spans"] if span["kind"] == "phase"]
+    assert phases == ["image", "serve", "boot", "copy", "power_off"]
+    check_timeline(report["spans"])
+    assert "Traceback" not in (folder / "logs" / "serve.log").read_text()
     assert "LAB:ssh-ready" in next(log["text"] for log in report["logs"] if log["name"] == "serial.log")
     assert "LAB:ssh-ready" in (folder / "index.html").read_text()
+
+
+def check_timeline(spans: list[dict[str, Any]]) -> None:
+    """The token lived through the overwrite; its commands were within the copy, made before used."""
+    copy = next(span for span in spans if span["name"] == "copy")
+    (token,) = (span for span in spans if span["kind"] == "token")
+    commands = {span["name"]: span for span in spans if span["kind"] == "command"}
+    populate, write = commands["POPULATE TOKEN"], commands["WRITE USING TOKEN"]
+    assert copy["start"] < populate["start"] < write["start"] < copy["start"] + copy["seconds"]
+    assert token["start"] < write["start"] < token["start"] + token["seconds"]
+    assert token["detail"].startswith("64 MiB of d0")
+    assert {span["lane"] for span in spans if span["name"] == "WRITE(10)"} == {
+        "export0 lun 0: writes",
+        "export0 lun 1: writes",
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

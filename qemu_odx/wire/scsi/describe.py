@@ -137,10 +137,14 @@ _SPECIAL: Final = {
 }
 
 
+_LENGTH_PLACES: Final = {6: (4, 5), 10: (7, 9), 12: (6, 10)}
+"""Bytes of a CDB -> where the length is in it, first byte and the one behind; 10 to 13 of all others (SPC-4 4.2.5)."""
+
+
 def _lengths(operation: Operation, cdb: bytes) -> Fields:
     """ALLOCATION LENGTH or PARAMETER LIST LENGTH, by its place in the group."""
     if operation.data is Data.NONE:
         return {}
-    value = {6: cdb[4], 10: u16(cdb, 7), 12: u32(cdb, 6)}.get(operation.length)
-    value = u32(cdb, 10) if value is None else value
+    start, end = _LENGTH_PLACES.get(operation.length, (10, 14))
+    value = int.from_bytes(cdb[start:end])
     return {"allocation_length" if operation.data is Data.IN else "parameter_list_length": value}
