@@ -138,7 +138,7 @@ _SPECIAL: Final = {
 
 
 _LENGTH_PLACES: Final = {6: (4, 5), 10: (7, 9), 12: (6, 10)}
-"""Bytes of a CDB -> where the length is in it, first byte and the one behind; 10 to 13 of all others (SPC-4 4.2.5)."""
+"""Bytes of a CDB -> first byte of the length in it, and the one behind; 10 to 13 of all others (SPC-4 4.2.5)."""
 
 
 def _lengths(operation: Operation, cdb: bytes) -> Fields:
