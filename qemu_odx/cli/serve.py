@@ -147,14 +147,17 @@ def serve(
 
 def _run(config: ServeConfig, *, as_json: bool) -> None:
     with Server(config) as server:
-        print(_ready_line(server.sockets, as_json=as_json), flush=True)
+        print(_ready_line(server.sockets, config.monitor, as_json=as_json), flush=True)
         server.run()
 
 
-def _ready_line(sockets: list[str], *, as_json: bool) -> str:
+def _ready_line(sockets: list[str], monitor: str | None, *, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"ready": True, "sockets": sockets, "pid": os.getpid()})
-    return f"ready: QEMU may connect to {' and '.join(sockets)}"
+        steered = {"monitor": monitor} if monitor else {}
+        return json.dumps({"ready": True, "sockets": sockets, "pid": os.getpid(), **steered})
+    there = [f"QEMU may connect to {' and '.join(sockets)}"] if sockets else []
+    there += [f"the monitor is at {monitor}"] if monitor else []
+    return f"ready: {', '.join(there)}"
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

@@ -67,6 +67,7 @@ class Backend:
         events: news for whoever listens.
         disks: by name.
         exports: by name, in the order in which they were made.
+        reserved: name and image of disks that are being opened or closed just now.
         maker: makes devices.
         faults: rules by which requests go wrong on purpose.
         stop: ends the server; the argument is why, as in QEMU's SHUTDOWN event.
@@ -91,6 +92,7 @@ class Backend:
         self.events = Events()
         self.disks: dict[str, ServedDisk] = {}
         self.exports: dict[str, ServedExport] = {}
+        self.reserved: dict[str, str] = {}
         self.maker = DeviceMaker(workers, clock, clock.call_later)
         self.faults = Faults(clock, loop.call_soon, self.manager, self.events)
         self._leaving = 0

@@ -61,6 +61,7 @@ def copy_rod(
             method = _step(source, at, destination, place, length)
             result.methods[method] = result.methods.get(method, 0) + length
             result.copied += length
+            operation.done += length
             operation.count = result.copied // destination.block_size
             operation.counter += 1
     except SnapshotLostError:

@@ -204,6 +204,16 @@ class Target:
         """A disk has been resized (after `Disk.resize`, once for all targets): 2A/09, tokens of what is gone end."""
         shared_disk.resized(self.manager, disk)
 
+    def add(self, lun: int, disk: Disk) -> None:
+        """A new logical unit, whose number no other one has: the others report 3F/0E, it meets all with 29/00."""
+        unit = LogicalUnit.on(lun, disk, DiskQueue(disk, self.runner))
+        unit.reservations = self.manager.reservations(disk)
+        for nexus in self._known:
+            unit.attend(nexus, sense.RESET)
+            for other in self.units.values():
+                other.attend(nexus, sense.LUNS_CHANGED)
+        self.units[lun] = unit
+
     def remove(self, lun: int, over: Callable[[bool], None]) -> None:
         """Take a logical unit away: 25/00 from now on; `over(True)` once its tasks and copies have ended.
 

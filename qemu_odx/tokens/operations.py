@@ -72,6 +72,8 @@ class Operation:
         keep: False for EXTENDED COPY lists that want no result held.
         number: tells it from all others of the copy manager; set when it begins.
         began: clock time of its beginning.
+        total: bytes that it is to write.
+        done: bytes that it has written. Written by the worker that copies.
     """
 
     nexus: Hashable
@@ -94,6 +96,8 @@ class Operation:
     when_over: list[Callable[[], None]] = field(default_factory=list)
     number: int = 0
     began: float = 0.0
+    total: int = 0
+    done: int = 0
 
     @property
     def running(self) -> bool:

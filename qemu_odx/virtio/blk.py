@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.virtio.chain import Chain
     from qemu_odx.virtio.mailbox import Mailbox
-    from qemu_odx.virtio.port import Ring
+    from qemu_odx.virtio.port import Load, Ring
 
 SEG_MAX: Final = 254
 """Data segments we ask drivers to keep to; Windows' do not, and longer requests are taken too."""
@@ -198,6 +198,10 @@ class BlkDevice:
         """Stop serving a ring."""
         self._queues.stop(index, stopped)
         self.gate.stop()
+
+    def queue_load(self, index: int) -> Load:
+        """What a queue has to do now."""
+        return self._queues.load(index)
 
     def resized(self, disk_name: str) -> None:
         """The capacity is in the configuration space."""

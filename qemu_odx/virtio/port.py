@@ -8,7 +8,7 @@ All calls come from the event loop's thread.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +73,24 @@ class Ring:
     used_log_gpa: int | None = None
 
 
+class Load(NamedTuple):
+    """How much a queue has to do.
+
+    Attributes:
+        in_flight: requests taken and not yet completed.
+        taken: requests taken since it was started.
+        completed: requests completed since it was started.
+    """
+
+    in_flight: int
+    taken: int
+    completed: int
+
+
+NO_LOAD = Load(0, 0, 0)
+"""Of a queue that is not started."""
+
+
 class Device(Protocol):
     """A virtio device model behind one front-end connection."""
 
@@ -107,6 +125,9 @@ class Device(Protocol):
 
     def stop_queue(self, index: int, stopped: Callable[[int], None]) -> None:
         """Take no more entries; once nothing is in flight, call `stopped(next_avail)` (may be at once)."""
+
+    def queue_load(self, index: int) -> Load:
+        """What a queue has to do now."""
 
     def resized(self, disk_name: str) -> None:
         """One of its disks may show another size: tell the driver, unless the configuration space says it."""

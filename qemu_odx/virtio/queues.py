@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qemu_odx.virtio.port import NO_LOAD, Load
 from qemu_odx.virtio.queue import SplitQueue
 
 if TYPE_CHECKING:
@@ -46,6 +47,13 @@ class Queues:
             stopped(next_avail)
 
         self._started[index][0].stop(idle)
+
+    def load(self, index: int) -> Load:
+        """What a queue has to do; nothing if it is not started."""
+        if index not in self._started:
+            return NO_LOAD
+        queue, _ = self._started[index]
+        return Load(queue.taken - queue.completed, queue.taken, queue.completed)
 
     def publish(self) -> None:
         """Make every completion visible to the driver, also those of a batch that is being made."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.target.port import PlainAccess, Reply, ScsiTarget
     from qemu_odx.virtio.chain import Chain
-    from qemu_odx.virtio.port import Ring
+    from qemu_odx.virtio.port import Load, Ring
 
 _GOOD: Final = 0x00
 """Status GOOD (SAM-5 5.3.1)."""
@@ -169,6 +169,10 @@ class ScsiDevice:
         else:
             self._queues.stop(index, stopped)
         self.gate.stop()
+
+    def queue_load(self, index: int) -> Load:
+        """What a queue has to do now."""
+        return self._queues.load(index)
 
     def resized(self, disk_name: str) -> None:
         """Say so for each logical unit on the disk; drivers that take no events meet a unit attention."""

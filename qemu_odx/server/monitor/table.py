@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Final
 from qemu_odx.server import news
 from qemu_odx.server.monitor import general
 from qemu_odx.server.monitor.command import Command, EventType
-from qemu_odx.server.monitor.commands import clock, corruption, faults, power, trace
+from qemu_odx.server.monitor.commands import (
+    clock,
+    copies,
+    corruption,
+    disks,
+    exports,
+    faults,
+    power,
+    tokens,
+    trace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +34,19 @@ COMMANDS: Final[Mapping[str, Command]] = {
         Command("query-commands", general.query_commands),
         Command("query-qmp-schema", general.query_qmp_schema),
         Command("quit", general.quit_),
+        Command("query-odx-disks", disks.query),
+        Command("odx-disk-add", disks.add, boxed=disks.add_members),
+        Command("odx-disk-remove", disks.remove),
+        Command("odx-disk-resize", disks.resize),
+        Command("query-odx-exports", exports.query),
+        Command("odx-export-add", exports.add, boxed=exports.add_members),
+        Command("odx-export-remove", exports.remove),
+        Command("odx-unit-add", exports.add_unit),
+        Command("odx-unit-remove", exports.remove_unit),
+        Command("query-odx-tokens", tokens.query),
+        Command("odx-token-revoke", tokens.revoke),
+        Command("query-odx-copies", copies.query),
+        Command("odx-copy-abort", copies.abort),
         Command("query-odx-clock", clock.query),
         Command("odx-clock-advance", clock.advance),
         Command("query-odx-corruption", corruption.query),

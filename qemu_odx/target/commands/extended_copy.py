@@ -148,6 +148,7 @@ def _plan(request: Request, parsed: CopyList, moves: list[_Move]) -> StartCopy:
         units=_BYTES,
         keep=parsed.usage != _NONE,
         lid1=request.operation.service_action == 0,
+        total=sum(move.destination_extent.length for move in moves),
         disks=frozenset(
             unit.disk.name for move in moves for unit in (request.unit, move.source, move.destination)
         ),

@@ -91,6 +91,7 @@ def _checked(request: Request, parsed: WriteUsingToken, identifier: int) -> _Wri
         return sense.INSUFFICIENT_RESOURCES
     status = OperationStatus.BACKGROUND if parsed.immediate else OperationStatus.FOREGROUND
     operation = Operation(request.nexus, identifier, unit.number, SERVICE_ACTION, status)
+    operation.total = granted * unit.block_size
     operation.disks = frozenset({unit.disk.name} if token is None else {unit.disk.name, token.creator})
     return _Write(request, parsed, operation, token, asked, granted)
 
