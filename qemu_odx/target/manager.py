@@ -53,6 +53,7 @@ class CopyManager:
     operations: OperationTable = field(init=False)
     targets: list[Target] = field(default_factory=list)
     _reservations: dict[str, Reservations] = field(default_factory=dict)
+    _places: dict[Operation, Target] = field(default_factory=dict)  # of the operations that run
 
     def __post_init__(self) -> None:
         self.tokens = TokenRegistry(self.clock, self.random, self.quotas, _release)
@@ -72,6 +73,7 @@ class CopyManager:
         """Run a copy: in the foreground `finish` comes at its end, in the background at once."""
         operation = plan.operation
         self.operations.begin(operation)
+        self._places[operation] = target
         if plan.immediate:
             finish(GOOD)
         else:
@@ -81,6 +83,7 @@ class CopyManager:
 
         def over(result: object) -> None:
             answer = plan.settle(result)
+            del self._places[operation]
             self.operations.finished(operation)
             if not plan.immediate:
                 finish(answer)
@@ -98,10 +101,12 @@ class CopyManager:
         return len(self.operations.running(nexus)) >= self.quotas.copies_per_nexus
 
     def end_copies(self, target: Target, lun: int) -> list[Operation]:
-        """A reset of a logical unit: its copies are told to stop, its results go (SPC-4 5.17.4); those copies."""
-        ended = []
+        """A reset of a logical unit: its copies are told to stop, its results go (SPC-4 5.17.4); those copies.
+
+        Also those whose nexus is gone already: a reset is for the unit.
+        """
+        ended = [item for item, place in self._places.items() if place is target and item.lun == lun]
         for nexus in target.nexuses():
-            ended += [item for item in self.operations.running(nexus) if item.lun == lun]
             self.operations.drop_results(nexus, lun)
         for operation in ended:
             operation.abort = True
