@@ -239,6 +239,14 @@ class Resets(RuleBasedStateMachine):
         """Between two jobs."""
         self.manage(guest, function, lun)
 
+    @rule(guest=guests, lun=luns, token=tokens, lba=st.integers(0, BLOCKS - 1), unload=st.booleans())
+    def reset_a_unit_with_a_copy(self, guest: int, lun: int, token: bytes, lba: int, *, unload: bool) -> None:
+        """A copy in the background has been begun, perhaps by a driver that is gone by now."""
+        self.use(guest, lun, token, lba, immediate=True)
+        if unload:
+            self.unload(guest)
+        self.manage(guest, TaskManagement.LOGICAL_UNIT_RESET, lun)
+
     @rule(
         guest=guests,
         lun=luns,
