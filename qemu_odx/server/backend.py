@@ -161,6 +161,7 @@ class Backend:
         self.tracing.detach(name)
         export = self.exports.pop(name)
         self.faults.remove_door(name)
+        self.maker.gates.pop(export.config.socket, None)  # a new export there is watched anew
         self._leaving += 1
 
         def left() -> None:
