@@ -12,14 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from qemu_odx.lab.accelerator import choose_accelerator
+from qemu_odx.lab.config.model import Guest as GuestWish
+from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import LabError
-from qemu_odx.lab.image import ensure_image
+from qemu_odx.lab.live import LiveGuest
 from qemu_odx.lab.machine import Plug
+from qemu_odx.lab.machines.qemu import QemuMachine
 from qemu_odx.lab.paths import data_folder
 from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.run_folder import RunFolder
-from qemu_odx.lab.saved_state import require_qemu
-from qemu_odx.lab.warm import boot_guest, start_guest
+from qemu_odx.lab.saved_state import require_qemu, why_not
+from qemu_odx.lab.session.machines import Prepared, prepare
+from qemu_odx.lab.warm import WarmStart, boot_guest, start_guest
 from qemu_odx.pytest_plugin.missing import skipped_if_missing
 
 if TYPE_CHECKING:
@@ -28,7 +32,6 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from qemu_odx.lab.live import LiveGuest
     from qemu_odx.lab.ssh import Completed
     from qemu_odx.pytest_plugin.disks import OdxDisk
     from qemu_odx.pytest_plugin.options import OdxOptions
@@ -167,15 +170,15 @@ class GuestPool:
         for mark in reversed([*item.iter_markers("odx_guest")]):
             wishes |= mark.kwargs
         fresh = wishes.pop("fresh", None)
-        image = wishes.pop("image", None) or self._options.guest
-        return GuestOrder(image, **wishes), self._options.fresh if fresh is None else fresh
+        image = wishes.pop("image", None) or self._options.image or self._options.guest
+        return GuestOrder(str(image), **wishes), self._options.fresh if fresh is None else fresh
 
     def _start(self, order: GuestOrder) -> _Started:
         with skipped_if_missing(require=self._options.require):
             require_qemu()
-            image = ensure_image(order.image)
+            prepared = prepare(self._wish(order), report=lambda _: None)
         spec = GuestSpec(
-            image,
+            prepared.image,
             choose_accelerator(),
             memory_mib=order.memory_mib,
             cpus=order.cpus,
@@ -183,11 +186,31 @@ class GuestPool:
         )
         run = RunFolder()
         try:
-            start = (boot_guest if self._options.boot else start_guest)(spec, run.path)
+            start = self._begin(spec, prepared, run.path)
         except BaseException:
             run.close()
             raise
         return _Started(start.guest, run, start.reason, start.resumed)
+
+    def _wish(self, order: GuestOrder) -> GuestWish:
+        """The guest as the lab describes one."""
+        return GuestWish(
+            "odx",
+            order.image,
+            (),
+            system=self._options.system,
+            user=self._options.user,
+            port=self._options.port,
+            private_key=self._options.key,
+        )
+
+    def _begin(self, spec: GuestSpec, prepared: Prepared, folder: Path) -> WarmStart:
+        if isinstance(prepared.image, DiskImage):
+            reason = why_not(spec)
+            return WarmStart(
+                LiveGuest(QemuMachine(spec, folder), prepared.adapter), resumed=False, reason=reason
+            )
+        return (boot_guest if self._options.boot else start_guest)(spec, folder)
 
 
 @dataclass(frozen=True, slots=True)

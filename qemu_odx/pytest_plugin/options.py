@@ -25,7 +25,8 @@ class OdxOptions:
     Attributes:
         guest: recipe of an image that the lab builds.
         image: a disk image of the user's, instead.
-        ssh: who logs in to it, and the port of its ssh server (user@port).
+        user: who logs in to it.
+        port: the port in it of its ssh server.
         key: the private key that it accepts.
         system: what is in it ("linux" or "windows").
         machine: who runs QEMU: "qemu" (we do) or "libvirt".
@@ -38,7 +39,8 @@ class OdxOptions:
 
     guest: str
     image: Path | None
-    ssh: str
+    user: str
+    port: int
     key: Path | None
     system: str
     machine: str
@@ -52,7 +54,7 @@ class OdxOptions:
 _TEXTS: Final = {
     "guest": ("NAME", "linux", "guest image that the lab builds (qemu-odx image list)"),
     "image": ("FILE", "", "your own disk image, instead"),
-    "ssh": ("USER@PORT", "", "who logs in to --odx-image, and the port of its ssh server (root@22)"),
+    "ssh": ("USER@PORT", "root@22", "who logs in to --odx-image, and the port of its ssh server"),
     "key": ("FILE", "", "private key that --odx-image accepts"),
     "os": ("NAME", "linux", f"what is in --odx-image: {' or '.join(SYSTEMS)}"),
     "machine": ("NAME", "qemu", f"who runs QEMU: {' or '.join(MACHINES)}"),
@@ -85,17 +87,22 @@ def read_options(config: pytest.Config) -> OdxOptions:
     """The options of this run.
 
     Raises:
-        ValueError: the ini file has a value that is none of the choices.
+        ValueError: a value is none of the choices, or cannot be what it says.
     """
     text = {name: _text(config, name) for name in _TEXTS}
     for name, choices in _CHOICES.items():
         if text[name] not in choices:
             raise ValueError(f"odx_{name} = {text[name]} in the ini file: choose one of {', '.join(choices)}")
+    user, port = _login(text["ssh"])
+    image = _path(config, text["image"])
+    if image is not None and not image.is_file():
+        raise ValueError(f"--odx-image {image}: there is no such file")
     flag = {name: _flag(config, name) for name in _FLAGS}
     return OdxOptions(
         guest=text["guest"],
-        image=_path(config, text["image"]),
-        ssh=text["ssh"],
+        image=image,
+        user=user,
+        port=port,
         key=_path(config, text["key"]),
         system=text["os"],
         machine=text["machine"],
@@ -103,6 +110,13 @@ def read_options(config: pytest.Config) -> OdxOptions:
         artifacts=_path(config, text["artifacts"]),
         **flag,
     )
+
+
+def _login(text: str) -> tuple[str, int]:
+    user, _, port = text.rpartition("@")
+    if not user or not port.isdecimal():
+        raise ValueError(f"--odx-ssh {text}: write USER@PORT, like root@22")
+    return user, int(port)
 
 
 def _text(config: pytest.Config, name: str) -> str:

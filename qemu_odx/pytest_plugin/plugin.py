@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qemu_odx.pytest_plugin.disks import OdxDisk
+    from qemu_odx.pytest_plugin.faults import OdxFault
     from qemu_odx.pytest_plugin.guests import GuestPool, OdxGuest
     from qemu_odx.pytest_plugin.server import OdxServer
     from qemu_odx.pytest_plugin.tokens import OdxTokens
@@ -88,6 +89,16 @@ def odx_tokens(odx_server: OdxServer) -> OdxTokens:
     from qemu_odx.pytest_plugin.tokens import OdxTokens
 
     return OdxTokens(odx_server)
+
+
+@pytest.fixture
+def odx_fault(odx_server: OdxServer) -> Iterator[OdxFault]:
+    """Break requests on purpose; behind the test every rule is gone and nothing is held."""
+    from qemu_odx.pytest_plugin.faults import OdxFault
+
+    fault = OdxFault(odx_server)
+    yield fault
+    fault.clear()
 
 
 @pytest.fixture(scope="session")

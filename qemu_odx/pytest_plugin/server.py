@@ -5,18 +5,20 @@ May import: lab, testing. Next: `guests.py` plugs the exports into a guest, `tok
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from qemu_odx.lab.backend import Backend, BlkExport, DiskSpec, ScsiExport, serve_command
+from qemu_odx.lab.qmp import Monitor
 from qemu_odx.lab.run_folder import RunFolder
 from qemu_odx.pytest_plugin.disks import OdxDisk, ordered_disks
 from qemu_odx.testing.scsi_guest import ScsiGuest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from qemu_odx.pytest_plugin.artifacts import Artifacts
@@ -35,6 +37,7 @@ class OdxServer:
         artifacts: where logs are kept if they are wanted.
         scsi_socket: a vhost-user-scsi export for a guest, with all the disks.
         blk_sockets: a vhost-user-blk export for each disk that has `blk=True`, by name.
+        monitor_socket: where it speaks QMP.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class OdxServer:
         self.blk_sockets = {
             order.name: folder / f"blk{n}.sock" for n, order in enumerate(orders) if order.blk
         }
+        self.monitor_socket = folder / "monitor.sock"
         self._host_socket = folder / "host.sock"
+        self._monitor: Monitor | None = None
         self._host: ScsiGuest | None = None
         self._arguments = arguments
         self._specs = [
@@ -70,7 +75,13 @@ class OdxServer:
             for disk in self.disks
             if disk.name in self.blk_sockets
         ]
-        return Backend([*serve_command(self._specs, exports), *self._arguments], self.folder / "serve.log")
+        command = [
+            *serve_command(self._specs, exports),
+            "--monitor",
+            str(self.monitor_socket),
+            *self._arguments,
+        ]
+        return Backend(command, self.folder / "serve.log")
 
     @property
     def pid(self) -> int:
@@ -84,6 +95,18 @@ class OdxServer:
             self._host.go()
         return self._host.initiator
 
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Run a command of the server's monitor (docs/monitor.md) and return what it returns.
+
+        Raises:
+            LabError: the server refused it, or is gone.
+        """
+        if self._monitor is None:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(str(self.monitor_socket))
+            self._monitor = Monitor(connection)
+        return self._monitor.execute(command, arguments)
+
     def check(self) -> None:
         """Raise `LabError` if the server ended by itself."""
         self._backend.check()
@@ -93,6 +116,9 @@ class OdxServer:
         if self._host is not None:
             self._host.front.close()
             self._host = None
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
         return self._backend.stop()
 
 

@@ -6,8 +6,9 @@ May import: testing, wire. The commands are those of SBC-3 and SPC-4, as `testin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from qemu_odx.wire.scsi.rod_token import identifier
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class OdxToken:
     offset: int
     length: int
 
+    @property
+    def identifier(self) -> str:
+        """What the monitor and traces call it: 16 hexadecimal digits."""
+        return f"{identifier(self.data):016x}"
+
 
 class OdxTokens:
     """Token commands of an initiator on the host."""
@@ -64,12 +70,12 @@ class OdxTokens:
         """
         length = disk.size - offset if length is None else length
         initiator = self._server.initiator()
-        identifier = next(initiator.identifiers)
+        number = next(initiator.identifiers)
         ranges = [_range(disk, offset, length)]
-        answer = initiator.populate(disk.number, ranges, identifier=identifier, timeout=timeout)
+        answer = initiator.populate(disk.number, ranges, identifier=number, timeout=timeout)
         if not answer.good:
             raise TokenRefusedError("POPULATE TOKEN", answer)
-        token = TokenInformation.parse(initiator.information(disk.number, identifier).data).token
+        token = TokenInformation.parse(initiator.information(disk.number, number).data).token
         if token is None:
             raise AssertionError(
                 "RECEIVE ROD TOKEN INFORMATION has no token although POPULATE TOKEN went well"
@@ -114,6 +120,19 @@ class OdxTokens:
         )
         if not answer.good:
             raise TokenRefusedError("WRITE USING TOKEN", answer)
+
+    def list(self) -> list[dict[str, Any]]:
+        """Every live token of the server as `query-odx-tokens` of its monitor tells it, oldest first."""
+        return list(self._server.execute("query-odx-tokens"))
+
+    def revoke(self, token: OdxToken | str) -> None:
+        """End a token: who uses it from now on is told 5h/23h/06h.
+
+        Raises:
+            LabError: there is no such token.
+        """
+        name = token if isinstance(token, str) else token.identifier
+        self._server.execute("odx-token-revoke", {"token": name})
 
 
 def _range(disk: OdxDisk, offset: int, length: int) -> Range:

@@ -80,6 +80,47 @@ def test_killed(odx_server):
 """
 
 
+FAULTS = """
+import pytest
+from qemu_odx.lab.errors import LabError
+from qemu_odx.pytest_plugin.tokens import TokenRefusedError
+
+def test_once(odx_disk, odx_tokens, odx_fault):
+    token = odx_tokens.make(odx_disk, 0, 4096)
+    name = odx_fault("op=WRITE USING TOKEN,count=1,sense=token-expired")
+    with pytest.raises(TokenRefusedError, match="5h/23h/07h"):
+        odx_tokens.write(token, odx_disk, 8192)
+    assert odx_fault.fired(name) == 1
+    odx_tokens.write(token, odx_disk, 8192)
+    assert odx_fault.fired(name) == 1
+
+def test_none_is_left_of_the_test_before(odx_fault):
+    assert odx_fault.list() == []
+
+def test_for_a_block(odx_disk, odx_tokens, odx_fault):
+    with odx_fault.rule("op=POPULATE TOKEN,sense=token-expired"):
+        with pytest.raises(TokenRefusedError):
+            odx_tokens.make(odx_disk)
+    odx_tokens.make(odx_disk)
+
+def test_what_is_no_rule(odx_fault):
+    with pytest.raises(LabError, match="unknown key 'when'"):
+        odx_fault("when=tomorrow")
+
+@pytest.mark.odx_server("--clock", "virtual")
+def test_arguments_of_the_server(odx_server, odx_disk, odx_tokens):
+    token = odx_tokens.make(odx_disk, timeout=60)
+    odx_server.execute("odx-clock-advance", {"seconds": 61})
+    with pytest.raises(TokenRefusedError, match="5h/23h/07h"):
+        odx_tokens.write(token, odx_disk)
+"""
+
+
+def test_faults_and_the_monitor(inner: Inner) -> None:
+    """A rule hits the test's own server, and is gone behind the test; commands of the monitor reach it."""
+    inner(FAULTS).assert_outcomes(passed=5)
+
+
 def test_tokens_and_disks(inner: Inner) -> None:
     """The host's side of tokens; disks as ordered, clean for every test."""
     result = inner(TOKENS)
@@ -114,7 +155,8 @@ def test_the_ini_file_and_the_command_line(inner: Inner, pytester: pytest.Pytest
     result = inner(text)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*odx_keep = some*choose one of failed, all, none*"])
-    assert inner(text, "--odx-machine=vmware").ret == pytest.ExitCode.USAGE_ERROR
+    for wrong in ("--odx-machine=vmware", "--odx-ssh=root", "--odx-image=nowhere.qcow2"):
+        assert inner(text, wrong).ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_markers_that_are_wrong(inner: Inner) -> None:

@@ -1,0 +1,54 @@
+"""Faults for tests: rules of the test's own server, by its monitor.
+
+May import: testing. The rules are those of `qemu-odx serve --fault` (docs/faults).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qemu_odx.lab.errors import LabError
+from qemu_odx.testing.monitor_faults import MonitorFaults
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from qemu_odx.pytest_plugin.server import OdxServer
+
+
+class OdxFault:
+    """Called with a rule, it adds that rule and returns its name; as `odx_fault.rule(...)`, for a block only."""
+
+    def __init__(self, server: OdxServer) -> None:
+        self._faults = MonitorFaults(server.execute)
+
+    def __call__(self, rule: str) -> str:
+        """Add a rule such as `op=WRITE USING TOKEN,count=1,sense=token-expired`; its name.
+
+        Raises:
+            LabError: it is no rule; the text says why.
+        """
+        return self._faults.add(rule)
+
+    def rule(self, text: str) -> AbstractContextManager[str]:
+        """A rule for the time of a block; gone afterwards, with all that it held released."""
+        return self._faults.rule(text)
+
+    def release(self, name: str) -> None:
+        """Put a rule out of force, and let everything go on that it holds."""
+        self._faults.release(name)
+
+    def fired(self, name: str) -> int:
+        """How often a rule has fired. Raises KeyError if there is none of that name."""
+        return int(self._faults.find(name)["fired"])
+
+    def list(self) -> list[dict[str, Any]]:
+        """Every rule, as `query-odx-faults` tells it."""
+        return self._faults.list()
+
+    def clear(self) -> None:
+        """Remove every rule. A server that is gone has none."""
+        try:
+            self._faults.clear()
+        except (LabError, OSError):
+            return
