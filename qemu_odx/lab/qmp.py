@@ -24,8 +24,11 @@ SETTLE_SECONDS = 0.05  # what QEMU has sent is read while the loop runs
 class Monitor:
     """One QMP connection. Its event loop runs only while a call is under way."""
 
-    def __init__(self, connection: socket.socket, seconds: float = CONNECT_SECONDS) -> None:
-        """Negotiate on a connected socket. Raises LabError if QEMU does not answer."""
+    def __init__(
+        self, connection: socket.socket, seconds: float = CONNECT_SECONDS, *, server: str = "QEMU"
+    ) -> None:
+        """Negotiate on a connected socket, with a server of that name. Raises LabError if it does not answer."""
+        self._server = server
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("lab")
         try:
@@ -97,9 +100,10 @@ class Monitor:
         try:
             return self._loop.run_until_complete(asyncio.wait_for(work, seconds))
         except ExecuteError as error:
-            raise LabError(f"QEMU refused a command ({error})", "check QEMU's version") from error
+            cure = f"check the version of {self._server} and what its monitor takes"
+            raise LabError(f"{self._server} refused a command: {error}", cure) from error
         except (QMPError, EOFError, OSError) as error:  # TimeoutError is an OSError
-            raise LabError(f"QEMU does not answer ({error!r})", "see QEMU's log") from error
+            raise LabError(f"{self._server} does not answer ({error!r})", "see its log") from error
 
 
 async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> bool:

@@ -104,7 +104,7 @@ class OdxServer:
         if self._monitor is None:
             connection = socket.socket(socket.AF_UNIX)
             connection.connect(str(self.monitor_socket))
-            self._monitor = Monitor(connection)
+            self._monitor = Monitor(connection, server="the disk server")
         return self._monitor.execute(command, arguments)
 
     def check(self) -> None:

@@ -35,6 +35,16 @@ class TestTokens:
         assert target.read(1 << 20, 1024) == b"a" * 512 + bytes(512)
         assert source.read(4096, 8192) == b"b" * 8192
 
+    def test_live_tokens(self, odx_disks, odx_tokens):
+        source, target = odx_disks
+        one, two = odx_tokens.make(source), odx_tokens.make(target, 512, 1024)
+        assert [token["token"] for token in odx_tokens.list()] == [one.identifier, two.identifier]
+        assert odx_tokens.list()[1]["extents"] == [{"offset": 512, "length": 1024}]
+        odx_tokens.revoke(one)
+        with pytest.raises(TokenRefusedError, match="5h/23h/06h"):
+            odx_tokens.write(one, target)
+        assert [token["token"] for token in odx_tokens.list()] == [two.identifier]
+
     def test_disks_are_clean(self, odx_disks):
         assert [disk.read() == bytes(disk.size) for disk in odx_disks] == [True, True]
 
@@ -104,7 +114,7 @@ def test_for_a_block(odx_disk, odx_tokens, odx_fault):
     odx_tokens.make(odx_disk)
 
 def test_what_is_no_rule(odx_fault):
-    with pytest.raises(LabError, match="unknown key 'when'"):
+    with pytest.raises(LabError, match="the disk server refused a command: 'action=' is missing"):
         odx_fault("when=tomorrow")
 
 @pytest.mark.odx_server("--clock", "virtual")
@@ -124,7 +134,7 @@ def test_faults_and_the_monitor(inner: Inner) -> None:
 def test_tokens_and_disks(inner: Inner) -> None:
     """The host's side of tokens; disks as ordered, clean for every test."""
     result = inner(TOKENS)
-    result.assert_outcomes(passed=5, errors=1)
+    result.assert_outcomes(passed=6, errors=1)
     result.stdout.fnmatch_lines(["*serial-is-no-option*"])
 
 
