@@ -5,34 +5,26 @@ May import: lab, report. Used by `demo.py`.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from qemu_odx.cli.reporting import LOGS, digests, save, traced, ways
 from qemu_odx.lab.demo import TRACE, DemoResult
 from qemu_odx.lab.errors import LabError
 from qemu_odx.report.environment import host_environment
 from qemu_odx.report.logs import read_logs
-from qemu_odx.report.model import Case, Digest, Report, Sample, Span, Suite, Way
+from qemu_odx.report.model import Case, Report, Suite
 from qemu_odx.report.recorder import Recorder
-from qemu_odx.report.trace_spans import trace_spans
-from qemu_odx.report.write import write_report
-from qemu_odx.trace.reading import TraceError, open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from qemu_odx.lab.demo import Cost
     from qemu_odx.lab.phases import Observer
     from qemu_odx.lab.wine import WineResult
+    from qemu_odx.report.model import Way
 
 TITLE = "qemu-odx demo"
-DATA = {
-    "source_before": "source, when the token was made",
-    "source_after": "source, overwritten before the copy",
-    "destination": "destination",
-    "destination_through_blk": "destination by virtio-blk",
-    "destination_on_host": "destination, read on the host",
-}
 
 
 def reported(
@@ -45,19 +37,12 @@ def reported(
     """
     recorder = Recorder(observer)
     try:
-        result = run(recorder, logs=folder / "logs")
+        result = run(recorder, logs=folder / LOGS)
     except LabError as error:
-        _write(_failed(error, recorder, folder), folder)
+        save(_failed(error, recorder, folder), folder)
         raise
-    _write(_passed(result, recorder, folder), folder)
+    save(_passed(result, recorder, folder), folder)
     return result
-
-
-def _write(report: Report, folder: Path) -> None:
-    try:
-        write_report(report, folder)
-    except OSError as error:
-        raise LabError(f"cannot write the report ({error})", "give --report another folder") from error
 
 
 def _failed(error: LabError, recorder: Recorder, folder: Path) -> Report:
@@ -67,9 +52,14 @@ def _failed(error: LabError, recorder: Recorder, folder: Path) -> Report:
 
 def _passed(result: DemoResult | WineResult, recorder: Recorder, folder: Path) -> Report:
     suite = _linux_suite(result) if isinstance(result, DemoResult) else _wine_suite(result)
-    ways = _ways(result) if isinstance(result, DemoResult) else ()
+    measured = _ways(result) if isinstance(result, DemoResult) else ()
     return _report(
-        "The data of before the overwrite arrived.", suite, recorder, folder, sha256=result.sha256, ways=ways
+        "The data of before the overwrite arrived.",
+        suite,
+        recorder,
+        folder,
+        sha256=result.sha256,
+        measured=measured,
     )
 
 
@@ -80,7 +70,7 @@ def _report(
     folder: Path,
     *,
     sha256: Mapping[str, str] | None = None,
-    ways: tuple[Way, ...] = (),
+    measured: tuple[Way, ...] = (),
 ) -> Report:
     return Report(
         title=TITLE,
@@ -88,20 +78,12 @@ def _report(
         started=recorder.started,
         seconds=recorder.seconds,
         suites=(suite,),
-        spans=(*recorder.spans, *_traced(folder / "logs" / TRACE, recorder.started.timestamp())),
-        ways=ways,
-        digests=tuple(Digest(DATA.get(name, name), value) for name, value in (sha256 or {}).items()),
+        spans=(*recorder.spans, *traced(folder / LOGS / TRACE, recorder.started.timestamp())),
+        ways=measured,
+        digests=digests(sha256 or {}),
         environment=host_environment(),
-        logs=read_logs(folder / "logs"),
+        logs=read_logs(folder / LOGS),
     )
-
-
-def _traced(trace: Path, started: float) -> tuple[Span, ...]:
-    """What the disk server recorded; nothing if it did not come to that."""
-    try:
-        return trace_spans(open_trace(trace), started)
-    except TraceError:
-        return ()
 
 
 def _linux_suite(result: DemoResult) -> Suite:
@@ -131,11 +113,5 @@ def _case(name: str, failure: str) -> Case:
 
 
 def _ways(result: DemoResult) -> tuple[Way, ...]:
-    def way(name: str, key: str, cost: Cost) -> Way:
-        samples = tuple(Sample(*one) for one in result.samples.get(key, ()))
-        return Way(name, cost.bytes, cost.seconds, cost.ring_bytes, samples)
-
-    return (
-        way("by token", "token_copy", result.token_copy),
-        way("by read and write", "plain_copy", result.plain_copy),
-    )
+    costs = {"token_copy": asdict(result.token_copy), "plain_copy": asdict(result.plain_copy)}
+    return ways(costs, result.samples)

@@ -15,6 +15,7 @@ import rich_click as click
 
 from qemu_odx.cli.lab_options import LabChoice, complain, fail, lab_options
 from qemu_odx.cli.progress import Shown, shown
+from qemu_odx.cli.run_report import run_with_report
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import signals_end_the_run
 from qemu_odx.lab.session.machines import system_of
@@ -80,6 +81,13 @@ class _WithExamples(click.RichCommand):
     metavar="DIR",
     help="Put them there in any case.",
 )
+@click.option(
+    "--report",
+    "report_folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("--list", "listing", is_flag=True, help="List our scripts for this guest and end.")
 @click.argument("script", required=False)
@@ -91,6 +99,7 @@ def run(
     time_out: float,
     keep: str,
     logs: Path | None,
+    report_folder: Path | None,
     script: str | None,
     arguments: tuple[str, ...],
     as_json: bool,
@@ -112,9 +121,19 @@ def run(
         fail("run", error, 2)
     with signals_end_the_run(), shown(TITLES) as observer:
         relay = _relay(observer, quiet=as_json)
-        result = run_script(Orders(lab, what, guest.name, time_out, keep, logs, relay), observer)
+        orders = Orders(lab, what, guest.name, time_out, keep, logs, relay)
+        result = _run(orders, observer, report_folder)
     _say(result, as_json=as_json)
     sys.exit(result.code)
+
+
+def _run(orders: Orders, observer: Shown, report_folder: Path | None) -> RunResult:
+    if report_folder is None:
+        return run_script(orders, observer)
+    try:
+        return run_with_report(orders, observer, report_folder)
+    except LabError as error:
+        fail("run", error, 1)
 
 
 def _the_guest(lab: Lab, name: str | None) -> Guest:

@@ -33,7 +33,10 @@ def scratch(image: Image) -> Iterator[Scratch]:
 
 def test_script_of_ours_returns_its_json(scratch: Scratch) -> None:
     """The proof of the demonstration through the general door; its logs where the user wants them."""
-    done = scratch.run("run", "--json", "--logs", str(scratch.folder / "logs"), *COPY)
+    report = scratch.folder / "mine/report"
+    done = scratch.run(
+        "run", "--json", "--logs", str(scratch.folder / "logs"), "--report", str(report), *COPY
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["ok"]
@@ -49,6 +52,11 @@ def test_script_of_ours_returns_its_json(scratch: Scratch) -> None:
     commands = (scratch.folder / "logs/commands.txt").read_text()
     assert "qemu_odx serve --json --disk id=source," in commands
     assert "qemu-system-x86_64 -accel" in commands
+    told = json.loads((report / "report.json").read_text())
+    assert told["ok"]
+    assert [way["bytes"] for way in told["ways"]] == [8 << 20, 8 << 20]
+    assert {digest["sha256"] for digest in told["digests"]} == set(hashes.values())
+    assert {span["name"] for span in told["spans"]} >= {"boot", "POPULATE TOKEN", "WRITE USING TOKEN"}
 
 
 def test_users_script_keeps_its_exit_code(scratch: Scratch) -> None:
@@ -62,7 +70,8 @@ def test_users_script_keeps_its_exit_code(scratch: Scratch) -> None:
         "print(json.dumps([scsi_node('it'), sys.argv[1:]]))\n"
         "sys.exit(37)\n"
     )
-    done = scratch.run("run", "--disk", "size=8M,serial=it", str(script), "a b", "--flag", "$HOME")
+    report = ("--report", str(scratch.folder / "mine/report"))
+    done = scratch.run("run", *report, "--disk", "size=8M,serial=it", str(script), "a b", "--flag", "$HOME")
     assert done.returncode == 37
     assert json.loads(done.stdout) == ["/dev/sda", ["a b", "--flag", "$HOME"]]
     assert done.stderr.startswith("to stderr\n")
@@ -72,6 +81,10 @@ def test_users_script_keeps_its_exit_code(scratch: Scratch) -> None:
     assert {path.name for path in kept.iterdir()} >= ARTEFACTS | {"dmesg.txt"}
     assert json.loads((kept / "summary.json").read_text())["exit"] == 37
     assert (scratch.folder / "state/qemu-odx/runs/latest").resolve() == kept
+    (suite,) = json.loads((scratch.folder / "mine/report/report.json").read_text())["suites"]
+    (case,) = suite["cases"]
+    assert (case["name"], case["outcome"], case["message"]) == ("it.py", "failed", "exit code 37")
+    assert "to stderr" in case["details"]
 
 
 def test_script_that_is_late(scratch: Scratch) -> None:

@@ -55,6 +55,7 @@ class Orders:
         keep: "all" keeps logs and results always, "failed" only of runs that failed, "none" never.
         copy_to: a folder that takes them in any case.
         relay: called with each line the script writes to standard error.
+        trace: record every request in `trace.jsonl`, one of the results.
     """
 
     lab: Lab
@@ -64,6 +65,7 @@ class Orders:
     keep: str = "failed"
     copy_to: Path | None = None
     relay: Callable[[str], None] = lambda _: None
+    trace: bool = False
 
 
 @dataclass(slots=True)
@@ -152,7 +154,7 @@ def _blame(error: LabError, result: RunResult) -> None:
 
 
 def _run(orders: Orders, folder: Path, phases: Phases, result: RunResult) -> None:
-    with running(orders.lab, folder, phases) as session:
+    with running(orders.lab, folder, phases, trace=orders.trace) as session:
         guest = session.guests[orders.guest]
         result.guest = session.prepared[orders.guest].image.description
         with phases.phase("script"):

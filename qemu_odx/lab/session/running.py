@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.lab.backend import Backend
 from qemu_odx.lab.config.model import disk_argument, export_argument
-from qemu_odx.lab.demo import end_of
+from qemu_odx.lab.demo import end_of, trace_arguments
 from qemu_odx.lab.live import LiveGuest
 from qemu_odx.lab.session.machines import make_machine, prepare
 
@@ -67,7 +67,9 @@ def guest_folder(lab: Lab, folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def running(lab: Lab, folder: Path, phases: Phases, *, patience: float | None = None) -> Iterator[RunningLab]:
+def running(
+    lab: Lab, folder: Path, phases: Phases, *, patience: float | None = None, trace: bool = False
+) -> Iterator[RunningLab]:
     """Start a lab; whatever happens inside, everything that was started is ended.
 
     Args:
@@ -75,6 +77,7 @@ def running(lab: Lab, folder: Path, phases: Phases, *, patience: float | None = 
         folder: for sockets, disks and logs; empty.
         phases: is told of "image", "serve" and "boot".
         patience: how long a guest's boot may take, in seconds; None: what its kind says.
+        trace: record every request in a file of `folder`.
 
     Raises:
         LabError: something is missing, or did not start.
@@ -83,17 +86,19 @@ def running(lab: Lab, folder: Path, phases: Phases, *, patience: float | None = 
         prepared = {guest.name: prepare(guest, phases.observer.detail) for guest in lab.guests}
     with ExitStack() as stack, _qmp_logged(folder / QMP_LOG):
         with phases.phase("serve"):
-            session = _served(lab, folder, prepared)
+            session = _served(lab, folder, prepared, trace=trace)
             stack.callback(session.backend.stop)
         with phases.phase("boot"):
             _boot(session, stack, patience)
         yield session
 
 
-def _served(lab: Lab, folder: Path, prepared: Mapping[str, Prepared]) -> RunningLab:
+def _served(lab: Lab, folder: Path, prepared: Mapping[str, Prepared], *, trace: bool) -> RunningLab:
     disks = {disk.name: disk.path or folder / f"{disk.name}.img" for disk in lab.disks}
     exports = {export.name: folder / f"{export.name}.sock" for export in lab.exports}
     command = serve_command(lab, disks, exports)
+    if trace:
+        command += trace_arguments(folder)
     _note(folder, command)
     return RunningLab(lab, folder, disks, exports, Backend(command, folder / SERVE_LOG), prepared)
 
