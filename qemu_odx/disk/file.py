@@ -254,7 +254,7 @@ class FileDisk(CopyTarget):
             return
         ticket = self._begin(offset, length)
         try:
-            self._file.zero(offset, length)
+            self._or_make_room(lambda: self._file.zero(offset, length))
         finally:
             self._guard.end(ticket)
 
@@ -303,12 +303,16 @@ class FileDisk(CopyTarget):
 
     def _overwrite(self, offset: int, data: Sequence[memoryview | bytes], length: int) -> None:
         """Write inside a write that the guard knows of."""
+        self._or_make_room(lambda: self._file.write(offset, data, length))
+
+    def _or_make_room(self, write: Callable[[], None]) -> None:
+        """Write; for want of space once more, without the snapshots."""
         try:
-            self._file.write(offset, data, length)
+            write()
         except OSError as error:
             if not self._made_room(error):
                 raise
-            self._file.write(offset, data, length)
+            write()
 
     def _made_room(self, error: OSError) -> bool:
         """Whether a write may be tried again: the guest's data goes before the snapshots' old data."""
