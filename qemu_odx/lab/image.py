@@ -1,13 +1,12 @@
 """Builds the Linux guest image from the host distribution's packages, once, and caches it.
 
-May import: errors, paths, recipe, apt, kernel. Next: `qemu.py` names its files on QEMU's command line.
+May import: errors, paths, recipe, apt, build_process, kernel. Next: `qemu.py` names its files on QEMU's command line.
 """
 
 from __future__ import annotations
 
 import fcntl
 import shutil
-import subprocess
 import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qemu_odx.lab import apt
+from qemu_odx.lab.build_process import build_process
 from qemu_odx.lab.errors import LabError, MissingError, tail
 from qemu_odx.lab.kernel import unpack_kernel
 from qemu_odx.lab.paths import images_folder
@@ -207,26 +207,17 @@ def _quoted(path: Path) -> str:
 def _run_mmdebstrap(command: list[str], sources: str, folder: Path, report: Callable[[str], None]) -> None:
     log = folder / "build.log"
     step = ""
-    with (
-        log.open("w") as lines,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process,
-    ):
-        assert process.stdin is not None  # noqa: S101 - asked for above
-        assert process.stderr is not None  # noqa: S101 - asked for above
-        try:
-            with suppress(BrokenPipeError):  # it ended at once; its exit code tells
-                process.stdin.write(sources)
-                process.stdin.close()
-            for line in process.stderr:
-                lines.write(line)
-                if (next_step := _in_words(line)) not in {"", step}:
-                    step = next_step
-                    report(step)
-        except BaseException:
-            process.terminate()  # it cleans up after itself
-            raise
+    with log.open("w") as lines, build_process(command) as process:
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        assert process.stderr is not None  # noqa: S101 - it is a pipe
+        with suppress(BrokenPipeError):  # it ended at once; its exit code tells
+            process.stdin.write(sources)
+            process.stdin.close()
+        for line in process.stderr:
+            lines.write(line)
+            if (next_step := _in_words(line)) not in {"", step}:
+                step = next_step
+                report(step)
     if process.returncode != 0:
         raise _build_error(step, log)
 

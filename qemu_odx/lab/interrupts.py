@@ -23,14 +23,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def signals_end_the_run() -> Iterator[None]:
     """Ctrl-C, SIGTERM and SIGHUP unwind the stack, so that everything started is ended.
 
-    The first one raises SystemExit with 128 + its number; later ones find the clean-up under way and change nothing.
+    The first one raises SystemExit with 128 + its number. From then on they are ignored, to the end of the process:
+    the clean-up is under way.
     """
-    first: list[int] = []
 
     def leave(number: int, _: FrameType | None) -> None:
-        if not first:
-            first.append(number)
-            sys.exit(128 + number)
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
 
     with _handled_by(leave):
         yield
@@ -64,4 +64,5 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
         yield
     finally:
         for number, old in replaced.items():
-            signal.signal(number, old)
+            if signal.getsignal(number) is handler:
+                signal.signal(number, old)

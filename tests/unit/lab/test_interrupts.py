@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def same_handlers_afterwards() -> Iterator[None]:
-    """Whatever happens inside, the handlers are those of before."""
+    """Without a signal the handlers are those of before, with one the process is about to end."""
     before = [signal.getsignal(number) for number in SIGNALS]
     yield
-    assert [signal.getsignal(number) for number in SIGNALS] == before
+    after = [signal.getsignal(number) for number in SIGNALS]
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
+    assert after in (before, [signal.SIG_IGN] * len(SIGNALS))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -35,6 +38,15 @@ def test_first_signal_ends_the_run_and_later_ones_do_not_disturb(number: signal.
             cleaned.append(True)
     assert caught.value.code == 128 + number
     assert cleaned
+    signal.raise_signal(number)  # on the way to the end of the process
+
+
+def test_handlers_are_put_back() -> None:
+    """After a run that was not interrupted."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with signals_end_the_run(), uninterrupted():
+        assert signal.getsignal(signal.SIGINT) not in before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_signal_waits_for_the_end_of_a_birth() -> None:
