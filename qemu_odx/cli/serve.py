@@ -107,6 +107,13 @@ class _WithExamples(click.RichCommand):
     help="Record every request, message, token and copy in FILE (docs/trace.md). data=on makes it fit for 'qemu-odx "
     "replay', and secret; events=request+token+... chooses; initial=SIZE is how much of a disk's content goes in.",
 )
+@click.option(
+    "--state",
+    metavar="DIR",
+    help="A folder in which tokens, snapshots and running copies outlive the server: started again after a kill or "
+    "an upgrade, it goes on with them (docs/restart.md). Made if missing; one server at a time. By default nothing "
+    "is kept, and tokens end with the server.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
 @click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")
 def serve(
@@ -118,6 +125,7 @@ def serve(
     faults: tuple[str, ...],
     guest_control: bool,
     trace: str | None,
+    state: str | None,
     as_json: bool,
     verbose: int,
 ) -> None:
@@ -137,6 +145,7 @@ def serve(
             faults=faults,
             guest_control=guest_control,
             trace=trace,
+            state=state,
         )
         _run(config, as_json=as_json)
     except ConfigError as error:

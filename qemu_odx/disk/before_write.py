@@ -1,7 +1,7 @@
 """Snapshots by copy-before-write: taken at once, paid for by the first write to each part of them.
 
 Works on every file system. May import `history.py` (the book-keeping), `guard.py` (who may write when),
-`side.py`, `copying.py`, `snapshots.py`. Next: `file.py` takes snapshots here.
+`side.py`, `copying.py`, `snapshots.py`, `journal.py`. Next: `file.py` takes snapshots here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.disk.copying import Copier
 from qemu_odx.disk.history import Frozen, History, Piece
+from qemu_odx.disk.journal import Held, Saved
 from qemu_odx.disk.port import SnapshotLostError
 from qemu_odx.disk.ranges import disjoint
 from qemu_odx.disk.snapshots import Fragment, Vault
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.guard import Guard
     from qemu_odx.disk.hostfile import HostFile
+    from qemu_odx.disk.journal import DiskJournal, Legacy
     from qemu_odx.disk.port import Extent
     from qemu_odx.disk.ranges import Range
     from qemu_odx.disk.side import SideFile
@@ -31,8 +33,13 @@ STEP = 1 << 20
 class BeforeWrite:
     """The copy-before-write snapshots of one disk; implements `guard.Keeper` and `snapshots.VaultKeeper`."""
 
-    def __init__(self, image: HostFile, guard: Guard, side: SideFile) -> None:
+    method = "copy-before-write"
+
+    def __init__(
+        self, image: HostFile, guard: Guard, side: SideFile, journal: DiskJournal | None = None
+    ) -> None:
         self.guard = guard
+        self._journal = journal
         self._image = image
         self._side = side
         self._history = History()
@@ -47,6 +54,34 @@ class BeforeWrite:
             frozen = self._history.take(ranges)
             self._vaults[frozen] = vault = BeforeWriteVault(self, frozen)
         return vault
+
+    def inherit(self, legacy: Legacy) -> dict[int, BeforeWriteVault]:
+        """Go on from what a predecessor left; its snapshots by number. Once, before all else."""
+        frozen = [Frozen(item.number, tuple(disjoint(item.extents))) for item in legacy.held]
+        self._vaults = {item: BeforeWriteVault(self, item, noted=True) for item in frozen}
+        pieces = [Piece(start, end, number, where) for where, start, end, number in legacy.saved]
+        with self.guard.still([]), self.guard.lock:  # nothing is known to be clear after that
+            spare = _pinned(self._history.restore(frozen, pieces))
+        self._free(spare)
+        return {item.number: vault for item, vault in self._vaults.items()}
+
+    @property
+    def occupied(self) -> bool:
+        """True while there is a snapshot."""
+        return bool(self._vaults)
+
+    def outlive(self, vault: BeforeWriteVault, extents: tuple[Extent, ...]) -> int | None:
+        """Note a snapshot for a successor; its number. None: there is no journal, or it is lost already."""
+        frozen = vault.frozen
+        if self._journal is None or frozen not in self._vaults:
+            return None
+        if not vault.noted:
+            vault.noted = True
+            self._journal.held(Held(frozen.number, extents))
+        if frozen in self._vaults:
+            return frozen.number
+        self._journal.dropped([frozen.number], [])  # lost while that was being noted
+        return None
 
     def due(self, start: int, end: int) -> Sequence[Range]:
         """Armed ranges to be kept before a write to the range: about `STEP` bytes."""
@@ -69,16 +104,19 @@ class BeforeWrite:
             self._lose(ranges)
             return
         with self.guard.lock:
-            spare = [p for (start, end), where in places for p in self._history.keep(start, end, where)]
-            spare = self._unread(spare)
+            pieces = [p for (start, end), where in places for p in self._history.cut(start, end, where)]
+        if self._journal:  # outside of the lock; the ranges are being kept, so no snapshot of them is taken
+            self._journal.saved([Saved(p.where, p.start, p.end, p.number) for p in pieces])
+        with self.guard.lock:
+            spare = _pinned(self._history.keep(pieces))
         self._free(spare)
 
     def sacrifice(self) -> bool:
         """Lose every snapshot for the space that it holds; False if there is none."""
         with self.guard.lock:
-            losers = list(self._vaults)
-            freed = self._drop(losers)
-        self._free(freed)
+            losers = list(self._vaults.values())
+            freed = _pinned(self._drop(losers))
+        self._free(freed, losers)
         return bool(losers)
 
     @contextlib.contextmanager
@@ -102,7 +140,7 @@ class BeforeWrite:
                 for piece in pieces:
                     piece.readers -= 1
                 dropped = [piece for piece in pieces if piece.dropped and not piece.readers]
-            self._free(dropped)
+            self._give_back(dropped)
 
     def held_bytes(self, frozen: Frozen) -> int:
         """Bytes of old data kept for this snapshot alone."""
@@ -112,9 +150,9 @@ class BeforeWrite:
     def release(self, frozen: Frozen) -> None:
         """Forget the snapshot and free what only it needed."""
         with self.guard.lock:
-            self._vaults.pop(frozen, None)
-            dropped = self._unread(self._history.release(frozen))
-        self._free(dropped)
+            known = self._vaults.pop(frozen, None)
+            dropped = _pinned(self._history.release(frozen))
+        self._free(dropped, [known] if known else [])
 
     def _fragments(self, parts: Iterable[tuple[int, int, Piece | None]]) -> list[Fragment]:
         """The parts as runs of the image or the side file, neighbours joined."""
@@ -131,23 +169,41 @@ class BeforeWrite:
 
     def _lose(self, ranges: Sequence[Range]) -> None:
         with self.guard.lock:
-            dropped = [p for r in ranges for p in self._drop(self._history.losers(*r))]
+            losing = {frozen: None for r in ranges for frozen in self._history.losers(*r)}
+            losers = [self._vaults[frozen] for frozen in losing]
+            dropped = _pinned(self._drop(losers))
             for start, end in ranges:
                 self._history.armed.remove(start, end)
-        self._free(dropped)
+        self._free(dropped, losers)
 
-    def _drop(self, losers: Iterable[Frozen]) -> list[Piece]:
+    def _drop(self, losers: Iterable[BeforeWriteVault]) -> list[Piece]:
         dropped: list[Piece] = []
-        for frozen in losers:
-            self._vaults.pop(frozen).lost = True
-            dropped += self._unread(self._history.release(frozen))
+        for vault in losers:
+            del self._vaults[vault.frozen]
+            vault.lost = True
+            dropped += self._history.release(vault.frozen)
         return dropped
 
-    def _unread(self, pieces: Iterable[Piece]) -> list[Piece]:
-        return [piece for piece in pieces if not piece.readers]
+    def _free(self, pieces: Sequence[Piece], gone: Iterable[BeforeWriteVault] = ()) -> None:
+        """Snapshots and (pinned) pieces are not needed: noted before any of the space is used again."""
+        numbers = [vault.frozen.number for vault in gone if vault.noted]
+        if self._journal and (pieces or numbers):
+            self._journal.dropped(numbers, [piece.where for piece in pieces])
+        with self.guard.lock:
+            for piece in pieces:
+                piece.readers -= 1
+            unread = [piece for piece in pieces if not piece.readers]
+        self._give_back(unread)
 
-    def _free(self, pieces: Iterable[Piece]) -> None:
+    def _give_back(self, pieces: Iterable[Piece]) -> None:
         self._side.free([(p.where, p.where + p.end - p.start) for p in pieces])
+
+
+def _pinned(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """The pieces, with one reader more: nobody else gives back their space. The guard's lock is held."""
+    for piece in pieces:
+        piece.readers += 1
+    return pieces
 
 
 class BeforeWriteVault(Vault):
@@ -156,19 +212,24 @@ class BeforeWriteVault(Vault):
     method = "copy-before-write"
     step = STEP
 
-    def __init__(self, keeper: BeforeWrite, frozen: Frozen) -> None:
+    def __init__(self, keeper: BeforeWrite, frozen: Frozen, *, noted: bool = False) -> None:
         self.lost = False
+        self.frozen = frozen
+        self.noted = noted
         self._keeper = keeper
-        self._frozen = frozen
 
     def borrow(self, extents: Sequence[Extent]) -> contextlib.AbstractContextManager[Sequence[Fragment]]:
         """Where the data of these parts of the source is."""
-        return self._keeper.borrow(self._frozen, extents)
+        return self._keeper.borrow(self.frozen, extents)
 
     def held_bytes(self) -> int:
         """Bytes of old data kept for this snapshot alone."""
-        return self._keeper.held_bytes(self._frozen)
+        return self._keeper.held_bytes(self.frozen)
+
+    def outlive(self, extents: tuple[Extent, ...]) -> int | None:
+        """See `Vault`."""
+        return self._keeper.outlive(self, extents)
 
     def release(self) -> None:
         """Give everything back. Idempotent."""
-        self._keeper.release(self._frozen)
+        self._keeper.release(self.frozen)

@@ -21,13 +21,14 @@ from qemu_odx.disk.copying import Copier
 from qemu_odx.disk.guard import Guard
 from qemu_odx.disk.hostfile import total
 from qemu_odx.disk.image import DiskError, Image, open_image
+from qemu_odx.disk.legacy import open_side
 from qemu_odx.disk.reflink import Reflink, reflink_works
-from qemu_odx.disk.side import SideFile
 from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from qemu_odx.disk.journal import DiskJournal, Legacy
     from qemu_odx.disk.port import CopyMethod, Extent, Io, Snapshot
     from qemu_odx.disk.snapshots import Fragment, VaultKeeper
 
@@ -52,6 +53,7 @@ def open_disk(
     serial: str | None = None,
     readonly: bool = False,
     snapshots: SnapshotPolicy = "auto",
+    journal: DiskJournal | None = None,
 ) -> FileDisk:
     """Open an image file or block device as a disk, and lock it.
 
@@ -65,6 +67,7 @@ def open_disk(
         readonly: open for reading only; several servers may do so at once.
         snapshots: how point-in-time data is held: "reflink" (XFS, btrfs), "copy-before-write" (everywhere)
             or "auto", the first of them that works.
+        journal: where snapshots are noted that are to outlast the process; None: none does.
 
     Raises:
         DiskError: one sentence with the cure; nothing was left behind.
@@ -85,6 +88,7 @@ def open_disk(
         physical_block_size=physical_block_size,
         readonly=readonly,
         snapshots=snapshots,
+        journal=journal,
     )
     if snapshots == "reflink" and not isinstance(disk.vaults(), Reflink):
         disk.close()
@@ -97,7 +101,11 @@ def open_disk(
 
 
 class FileDisk(CopyTarget):
-    """Implements `port.Disk` on an open image, which it owns."""
+    """Implements `port.Disk` on an open image, which it owns.
+
+    Attributes:
+        recalled: snapshots of a predecessor by their numbers; whoever opened the disk takes or releases each.
+    """
 
     def __init__(
         self,
@@ -109,6 +117,7 @@ class FileDisk(CopyTarget):
         physical_block_size: int | None = None,
         readonly: bool = False,
         snapshots: SnapshotPolicy = "auto",
+        journal: DiskJournal | None = None,
     ) -> None:
         self.name = name
         self.serial = serial or _default_serial(name, Path(name))
@@ -117,13 +126,15 @@ class FileDisk(CopyTarget):
         self.physical_block_size = physical_block_size
         self._file = image.file
         self._guard = Guard()
-        self._side = SideFile(image.folder)
+        self._journal = journal
+        self._side, legacy = open_side(image, journal, writes=not readonly)
         self._copier = Copier(image.file)
         self._policy = snapshots
         self._vaults: VaultKeeper | None = None
         self._choosing = threading.Lock()
         self._stalled_until = 0.0
         self._opened_readonly = self._readonly = readonly
+        self.recalled: dict[int, Snapshot] = self._inherit(legacy) if legacy else {}
 
     @property
     def readonly(self) -> bool:
@@ -287,18 +298,39 @@ class FileDisk(CopyTarget):
         with self._choosing:
             if self._vaults is None:
                 reflink = self._policy != "copy-before-write" and reflink_works(self._file, self._side)
-                self._vaults = (Reflink if reflink else BeforeWrite)(self._file, self._guard, self._side)
+                self._vaults = self._keeper(reflink=reflink)
             return self._vaults
+
+    def _keeper(self, *, reflink: bool) -> VaultKeeper:
+        keeper = (Reflink if reflink else BeforeWrite)(self._file, self._guard, self._side, self._journal)
+        if self._journal:
+            self._journal.adopt(self._file.fd, self._side.mark, keeper.method)
+        return keeper
+
+    def _inherit(self, legacy: Legacy) -> dict[int, Snapshot]:
+        """Go on with a predecessor's snapshots: those by number that can still be kept."""
+        self._vaults = self._keeper(reflink=legacy.method == Reflink.method)
+        vaults = self._vaults.inherit(legacy)
+        recalled: dict[int, Snapshot] = {}
+        for item in legacy.held:
+            snapshot = FileSnapshot(item.extents, vaults[item.number])
+            if any(extent.end > self.size for extent in item.extents):  # made smaller by somebody meanwhile
+                snapshot.release()
+            else:
+                recalled[item.number] = snapshot
+        return recalled
 
     def close(self) -> None:
         """Flush, release the lock and every file. Idempotent."""
         if self._file.fd < 0:
             return
-        self._side.close()
+        self._side.close(keep=self._vaults is not None and self._vaults.occupied)
         try:
             if not self._opened_readonly:
                 self._file.flush()
         finally:
+            if self._journal:
+                self._journal.closed(self._file.fd)
             self._file.close()
 
     def _overwrite(self, offset: int, data: Sequence[memoryview | bytes], length: int) -> None:

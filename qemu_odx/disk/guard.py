@@ -7,6 +7,7 @@ The rules, from which the point-in-time promise follows:
    it wait. Who holds a range still never waits for a write that began later, so nothing can deadlock.
 3. A range is armed only while it is held still and no write to it is in flight; a write to an armed range
    has its old data kept before it is registered. So no write in flight ever overlaps an armed range.
+4. No range is held still by `still` while old data of it is being kept, which waits for nobody.
 
 Imports nothing of ours but types. Next: `file.py` brackets its writes with `begin` and `end`.
 """
@@ -146,7 +147,7 @@ class Guard:
         """Hold the ranges still: new writes to them wait, and those in flight have ended on entry."""
         with self.lock:
             ticket = self.hold(ranges)
-            self._changed.wait_for(lambda: not any(_overlap(self._writes.values(), *r) for r in ranges))
+            self._changed.wait_for(lambda: not any(self._busy(*r) for r in ranges))
         try:
             yield
         finally:
@@ -164,6 +165,9 @@ class Guard:
         """Undo `hold`; the lock is held by the caller."""
         del self._still[ticket]
         self._changed.notify_all()
+
+    def _busy(self, start: int, end: int) -> bool:
+        return _overlap(self._writes.values(), start, end) or _hit(self._keeping.values(), start, end)
 
     def _others_write(self, mine: int, start: int, end: int) -> bool:
         return any(

@@ -11,7 +11,7 @@ Imports `ranges.py` alone; the caller holds the disk's lock. Next: `before_write
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +23,7 @@ from sortedcontainers import SortedDict
 from qemu_odx.disk.ranges import RangeCounter, RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from qemu_odx.disk.ranges import Range
 
@@ -105,20 +105,44 @@ class History:
                 break
         return due
 
-    def keep(self, start: int, end: int, where: int) -> list[Piece]:
-        """The range was saved to `where`: disarm it; returns pieces that nobody needs, old ones or of this."""
-        saved = list(self.armed.within(start, end))
-        self.armed.remove(start, end)
-        spare = [Piece(*gap, self._number, where + gap[0] - start) for gap in _gaps(saved, start, end)]
-        for first, last in (part for r in saved for part in _by_cluster(*r)):
-            piece = Piece(first, last, self._number, where + first - start)
-            if self._wanted(first, last, self._floor(piece), self._number):
-                self._clusters.setdefault(first // CLUSTER, []).append(piece)
-                self._by_age[piece] = None
-                self._to_review.append(piece)
-            else:
+    @property
+    def number(self) -> int:
+        """Of the newest snapshot."""
+        return self._number
+
+    def cut(self, start: int, end: int, where: int) -> list[Piece]:
+        """The pieces of a range that was saved to `where`. No snapshot of it may be taken before `keep`."""
+        return [
+            Piece(first, last, self._number, where + first - start) for first, last in _by_cluster(start, end)
+        ]
+
+    def keep(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """These were saved: disarm their ranges; returns pieces that nobody needs, old ones or of these."""
+        spare: list[Piece] = []
+        for piece in pieces:
+            self.armed.remove(piece.start, piece.end)
+            if not self._enter(piece):
                 spare.append(piece)
             spare += self._review()
+        return spare
+
+    def restore(self, snapshots: Iterable[Frozen], pieces: Iterable[Piece]) -> list[Piece]:
+        """Go on from what a predecessor's history held; returns pieces that nobody needs. Once, before all else."""
+        for frozen in sorted(snapshots, key=_by_number):
+            self.live[frozen.number] = frozen
+            self._number = max(self._number, frozen.number)
+            for start, end in frozen.ranges:
+                self._covered.add(start, end)
+        spare = []
+        for piece in sorted(pieces, key=_by_number):
+            self._number = max(self._number, piece.number)
+            if not self._enter(piece):
+                spare.append(piece)
+        for frozen in self.live.values():
+            for start, end in frozen.ranges:
+                for first, last, found in self.resolve(frozen.number, start, end):
+                    if found is None:
+                        self.armed.add(first, last)
         return spare
 
     def resolve(self, number: int, start: int, end: int) -> list[Part]:
@@ -165,6 +189,15 @@ class History:
             for first, last, piece in self.resolve(frozen.number, start, end)
             if piece and not self._wanted(first, last, self._floor(piece), piece.number, but=frozen)
         )
+
+    def _enter(self, piece: Piece) -> bool:
+        """Take a piece in; False if no live snapshot needs it."""
+        if not self._wanted(piece.start, piece.end, self._floor(piece), piece.number):
+            return False
+        insort(self._clusters.setdefault(piece.start // CLUSTER, []), piece, key=_by_number)
+        self._by_age[piece] = None
+        self._to_review.append(piece)
+        return True
 
     def _review(self) -> list[Piece]:
         """Look at two older pieces for each new one, so that what nobody needs never outweighs the rest."""

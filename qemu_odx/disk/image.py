@@ -45,11 +45,13 @@ class Image:
         file: its contents.
         size: in bytes, a multiple of the block size.
         folder: where a side file may live on the same file system; None for a block device.
+        path: the image file's own path; None for what is none.
     """
 
     file: HostFile
     size: int
     folder: Path | None
+    path: Path | None = None
 
 
 def open_image(path: Path, *, size: int | None, block_size: int, readonly: bool) -> Image:
@@ -87,7 +89,8 @@ def _open_existing(path: Path, size: int | None, block_size: int, *, readonly: b
         actual = os.lseek(file.fd, 0, os.SEEK_END)  # block devices have no st_size
         _check_size(path, actual, size, block_size)
         undo.pop_all()
-    return Image(file, actual, None if block_device else _folder(path))
+    place = None if block_device else _place(path)
+    return Image(file, actual, place and place.parent, place)
 
 
 def _create(path: Path, size: int) -> Image:
@@ -101,12 +104,13 @@ def _create(path: Path, size: int) -> Image:
         except OSError as error:
             raise _refused(path, error) from error
         undo.pop_all()
-    return Image(file, size, _folder(path))
+    place = _place(path)
+    return Image(file, size, place.parent, place)
 
 
-def _folder(path: Path) -> Path:
-    """The folder the file itself is in; asked for no more than that, for it may have no name in the tree."""
-    return (path.resolve() if path.is_symlink() else path.absolute()).parent
+def _place(path: Path) -> Path:
+    """The file itself; asked for no more than its folder and name, for it may have no name in the tree."""
+    return path.resolve() if path.is_symlink() else path.absolute()
 
 
 def _check_kind(path: Path, status: os.stat_result, *, readonly: bool) -> None:

@@ -1,4 +1,4 @@
-"""Linux calls that the standard library does not wrap: fallocate, sync_file_range and FICLONERANGE.
+"""Linux calls that the standard library does not wrap: fallocate, sync_file_range, statx and FICLONERANGE.
 
 Imports nothing of ours. Next: `hostfile.py` and `copying.py` use them.
 """
@@ -33,6 +33,12 @@ _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 _fallocate.restype = ctypes.c_int
 _sync_file_range = _libc.sync_file_range
 _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_STATX_SIZE, _STATX_BTIME_AT = 256, 80  # linux/stat.h: struct statx, stx_btime
+_STATX_BTIME = 0x800  # linux/stat.h
+_AT_EMPTY_PATH = 0x1000  # linux/fcntl.h
+_statx = _libc.statx
+_statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+_statx.restype = ctypes.c_int
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -46,6 +52,16 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 def write_back(fd: int, offset: int, length: int) -> None:
     """Write the range's dirty pages to the device and wait for them (no promise of durability)."""
     _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE)  # what fails here fails again, and is told, later
+
+
+def birth(fd: int) -> int:
+    """Nanoseconds since the epoch when the file was created; 0 where its file system does not say."""
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    if _statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
+        return 0
+    (mask,) = struct.unpack_from("=I", buffer)
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, _STATX_BTIME_AT)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds) if mask & _STATX_BTIME else 0
 
 
 def clone_range(source: int, offset: int, destination: int, destination_offset: int, length: int) -> None:

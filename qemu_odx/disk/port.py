@@ -86,6 +86,12 @@ class Snapshot(Protocol):
             OSError: the host failed.
         """
 
+    def outlive(self) -> int | None:
+        """Note it for a successor of this process; the number by which the same disk there knows it. Idempotent.
+
+        None: it ends with the process.
+        """
+
     def release(self) -> None:
         """Give back whatever the snapshot holds. Idempotent."""
 

@@ -1,17 +1,19 @@
 """Snapshots by reflink: the side file shares the blocks of the image, and the file system keeps them apart.
 
 Costs O(extents) and no space when taken, and nothing on our write path after. Needs XFS or btrfs. May import
-`guard.py`, `side.py`, `copying.py`, `snapshots.py`. Next: `file.py` takes snapshots here.
+`guard.py`, `side.py`, `copying.py`, `snapshots.py`, `journal.py`. Next: `file.py` takes snapshots here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from qemu_odx.disk import linux
 from qemu_odx.disk.copying import Copier
+from qemu_odx.disk.journal import Held
 from qemu_odx.disk.port import SnapshotLostError
 from qemu_odx.disk.ranges import disjoint
 from qemu_odx.disk.side import ALIGNMENT
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.guard import Guard
     from qemu_odx.disk.hostfile import HostFile
+    from qemu_odx.disk.journal import DiskJournal, Legacy
     from qemu_odx.disk.port import Extent
     from qemu_odx.disk.ranges import Range
     from qemu_odx.disk.side import SideFile
@@ -42,17 +45,23 @@ def reflink_works(image: HostFile, side: SideFile) -> bool:
 class Reflink:
     """The reflink snapshots of one disk; implements `snapshots.VaultKeeper`."""
 
-    def __init__(self, image: HostFile, guard: Guard, side: SideFile) -> None:
+    method = "reflink"
+
+    def __init__(
+        self, image: HostFile, guard: Guard, side: SideFile, journal: DiskJournal | None = None
+    ) -> None:
         self.guard = guard
         self.side = side
+        self.journal = journal
         self.vaults: set[ReflinkVault] = set()
+        self._number = 0
         self._image = image
         self._copier = Copier(side.file())
 
     def take(self, extents: Sequence[Extent]) -> ReflinkVault:
         """Share the blocks of the extents while no write to them is in flight. Raises OSError."""
         ranges = disjoint(extents)
-        vault = ReflinkVault(self, ranges)
+        vault = self._vault(ranges)
         for start, end in ranges:  # cloning writes dirty pages back first; better while nobody has to wait
             linux.write_back(self._image.fd, start, end - start)
         try:
@@ -64,6 +73,29 @@ class Reflink:
         except OSError:
             vault.release()
             raise
+        return vault
+
+    def inherit(self, legacy: Legacy) -> dict[int, ReflinkVault]:
+        """Go on from what a predecessor left; its snapshots by number. Once, before all else."""
+        vaults = {}
+        for item in legacy.held:
+            self._number = item.number - 1
+            vaults[item.number] = vault = self._vault(disjoint(item.extents))
+            vault.places += item.places
+            vault.noted = True
+        self._number = max((item.number for item in legacy.held), default=0)
+        return vaults
+
+    @property
+    def occupied(self) -> bool:
+        """True while there is a snapshot."""
+        return bool(self.vaults)
+
+    def _vault(self, ranges: Sequence[Range]) -> ReflinkVault:
+        with self.guard.lock:
+            self._number += 1
+            vault = ReflinkVault(self, self._number, ranges)
+            self.vaults.add(vault)
         return vault
 
     def sacrifice(self) -> bool:
@@ -82,15 +114,16 @@ class ReflinkVault(Vault):
     method = "reflink"
     step = 1 << 30
 
-    def __init__(self, keeper: Reflink, ranges: Sequence[Range]) -> None:
+    def __init__(self, keeper: Reflink, number: int, ranges: Sequence[Range]) -> None:
         self.lost = False
+        self.number = number
         self._keeper = keeper
         self._ranges = ranges
         self._starts = [start for start, _ in ranges]
         self.places: list[int] = []
         self._readers = 0
-        with keeper.guard.lock:
-            keeper.vaults.add(self)
+        self.noted = False
+        self._noting = threading.Lock()
 
     @contextlib.contextmanager
     def borrow(self, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
@@ -112,12 +145,33 @@ class ReflinkVault(Vault):
         """Nothing but shared blocks."""
         return 0
 
+    def outlive(self, extents: tuple[Extent, ...]) -> int | None:
+        """See `Vault`."""
+        journal = self._keeper.journal
+        if journal is None:
+            return None
+        with self._noting:  # `release` frees the space only after it has seen whether it is noted
+            if self not in self._keeper.vaults:
+                return None
+            if not self.noted:
+                journal.held(Held(self.number, extents, tuple(self.places)))
+                self.noted = True
+        return self.number
+
     def release(self) -> None:
         """Give everything back, or leave that to the last reader. Idempotent."""
         with self._keeper.guard.lock:
             live = self in self._keeper.vaults
             self._keeper.vaults.discard(self)
-            free = live and not self._readers
+            self._readers += live
+        if not live:
+            return
+        with self._noting:
+            if self._keeper.journal and self.noted:
+                self._keeper.journal.dropped([self.number], [])
+        with self._keeper.guard.lock:
+            self._readers -= 1
+            free = not self._readers
         if free:
             self._free()
 

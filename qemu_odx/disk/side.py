@@ -1,4 +1,4 @@
-"""The side file of a disk: an unnamed file that holds the old data of its snapshots, and its free space.
+"""The side file of a disk: the file that holds the old data of its snapshots, and its free space.
 
 May import `hostfile.py`, `ranges.py`. Next: `before_write.py` and `reflink.py` put old data there.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 import threading
 from itertools import islice
@@ -17,7 +18,7 @@ from qemu_odx.disk.hostfile import HostFile
 from qemu_odx.disk.ranges import RangeSet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from qemu_odx.disk.ranges import Range
 
@@ -27,24 +28,53 @@ ALIGNMENT = 4096
 _GROWTH = 64 << 20
 _TRIED = 32
 """Free ranges that are looked at before the file grows."""
+MARK_SIZE = 16
+"""Random bytes at the start of a named side file, by which a journal knows it again."""
 
 
 class SideFile:
     """Space for old data; every method may be called from any thread.
 
-    The file has no name, so that nothing of it outlives the process. It lives in the image's folder if
-    possible: blocks can be shared and copied in the kernel only within one file system.
+    Without a name, nothing of the file outlives the process. It lives in the image's folder if possible: blocks can
+    be shared and copied in the kernel only within one file system.
+
+    Args:
+        folder: where an unnamed one goes; None: among temporary files.
+        path: its name, if a successor is to find it; what has that name already is replaced.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, path: Path | None = None) -> None:
         self._folder = folder
+        self._path = path
         self._lock = threading.Lock()
         self._file: HostFile | None = None
         self._free = RangeSet()
-        self._end = self._size = 0
+        self._first = ALIGNMENT if path else 0
+        self._end = self._size = self._first
         self._used = 0
         self.before_keeping: Callable[[int, int], None] = _nothing
         """Called with offset and length of the source before room for its old data is taken; may raise OSError."""
+        self.mark = secrets.token_bytes(MARK_SIZE) if path else b""
+
+    @classmethod
+    def again(cls, path: Path, fd: int, used: Iterable[Range]) -> SideFile:
+        """A predecessor's file, open as `fd`, which is ours now: what is not in `used` is free."""
+        side = cls(None, path)
+        side._file = HostFile(fd)
+        side.mark = read_mark(fd)
+        taken = RangeSet()
+        for start, end in used:
+            taken.add(start, end)
+            side._used += end - start
+            side._end = max(side._end, end)
+        side._size = max(side._end, os.fstat(fd).st_size)
+        at = side._first
+        for start, end in (*taken, (side._size, side._size)):
+            side._free.add(at, min(start, side._end))
+            with contextlib.suppress(OSError):
+                side._file.punch(at, start - at)
+            at = end
+        return side
 
     @property
     def used(self) -> int:
@@ -55,7 +85,7 @@ class SideFile:
         """The file, created on first need. Raises OSError if no place for it can be found."""
         with self._lock:
             if self._file is None:
-                self._file = HostFile(_unnamed(self._folder))
+                self._file = HostFile(self._named(self._path) if self._path else _unnamed(self._folder))
             return self._file
 
     def allocate(self, length: int, like: int) -> int:
@@ -88,11 +118,20 @@ class SideFile:
             if not self._used:
                 self._empty()
 
-    def close(self) -> None:
-        """Give everything back."""
+    def close(self, *, keep: bool = False) -> None:
+        """Give everything back; `keep` leaves a named file to a successor."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
+                if self._path and not keep:
+                    with contextlib.suppress(OSError):
+                        self._path.unlink()
+
+    def _named(self, path: Path) -> int:
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.pwrite(fd, self.mark, 0)
+        return fd
 
     def _reuse(self, length: int, like: int) -> int | None:
         for start, end in islice(self._free, _TRIED):
@@ -114,11 +153,21 @@ class SideFile:
 
     def _empty(self) -> None:
         self._free = RangeSet()
-        self._end = 0
+        self._end = self._first
         if self._file is not None:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file.fd, 0)
-                self._size = 0
+                os.ftruncate(self._file.fd, self._first)
+                self._size = self._first
+
+
+def side_name(image: Path) -> Path:
+    """The name of an image's side file beside it."""
+    return image.with_name(f".{image.name}.odx-old")
+
+
+def read_mark(fd: int) -> bytes:
+    """The mark of a named side file."""
+    return os.pread(fd, MARK_SIZE, 0)
 
 
 def _nothing(_offset: int, _length: int) -> None:

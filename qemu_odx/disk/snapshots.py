@@ -14,10 +14,11 @@ from qemu_odx.disk.copying import BUFFER, dearest
 from qemu_odx.disk.port import CopyMethod, Disk, Extent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from qemu_odx.disk.hostfile import HostFile
+    from qemu_odx.disk.journal import Legacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,29 @@ class Vault(ABC):
         """Bytes of old data stored for this snapshot alone."""
 
     @abstractmethod
+    def outlive(self, extents: tuple[Extent, ...]) -> int | None:
+        """Note the snapshot, of these extents, for a successor of this process; its number, None if it cannot be."""
+
+    @abstractmethod
     def release(self) -> None:
         """Give everything back. Idempotent."""
 
 
 class VaultKeeper(Protocol):
-    """Makes the vaults of one disk."""
+    """Makes the vaults of one disk.
+
+    Attributes:
+        method: "reflink" or "copy-before-write".
+    """
+
+    method: str
+
+    @property
+    def occupied(self) -> bool:
+        """True while there is a snapshot."""
+
+    def inherit(self, legacy: Legacy) -> Mapping[int, Vault]:
+        """Go on from what a predecessor left; its vaults by number. Once, before all else."""
 
     def take(self, extents: Sequence[Extent]) -> Vault:
         """Freeze the extents as they are now. Raises OSError if it cannot."""
@@ -121,6 +139,10 @@ class FileSnapshot:
                 self._write_step(start, destination, at, step)
                 methods.append(CopyMethod.READ_WRITE)
         return dearest(methods)
+
+    def outlive(self) -> int | None:
+        """Note it for a successor of this process; the number by which that finds it, None if it cannot be."""
+        return self._vault.outlive(self.extents)
 
     def release(self) -> None:
         """Give back whatever the snapshot holds. Idempotent."""

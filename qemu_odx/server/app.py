@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.port import Disk
     from qemu_odx.server.config import DiskConfig, Export, ServeConfig
+    from qemu_odx.server.journal.folder import StateFolder
     from qemu_odx.server.monitor.connection import Monitor
     from qemu_odx.server.trace_options import TraceConfig
 
@@ -60,13 +62,18 @@ class Server:
             self._workers = Workers(self._loop)
             undo.callback(self._workers.close)
             clock = VirtualClock() if config.virtual_clock else RealClock(self._loop)
-            self._backend = Backend(self._loop, self._workers, clock, self._stop, self._on_power_cut)
+            state = _open_state(config, undo)
+            self._backend = Backend(
+                self._loop, self._workers, clock, self._stop, self._on_power_cut, state=state
+            )
             self._backend.maker.groups_named = any(export.group for export in config.exports)
             for disk in config.disks:
-                self._backend.enter_disk(disk, _open(disk, undo))
+                self._backend.enter_disk(disk, _open(disk, undo, state))
+            self._revive()
             self._backend.faults.begin(config.faults, guest_control=config.guest_control)
             for export in config.exports:
                 self._add_export(export, undo)
+            self._survive()
             if config.trace is not None:
                 self._start_trace(config.trace)
             self._monitor = _monitor(config.monitor, self._backend)
@@ -105,6 +112,7 @@ class Server:
             ServerError: a disk could not be flushed.
         """
         failed = []
+        self._backend.manager.pause()
         for export in self._backend.exports.values():
             export.running.close(lambda: None)
         if self._monitor:
@@ -118,9 +126,35 @@ class Server:
                 served.disk.close()
             except OSError as error:
                 failed.append(f"disk {name} could not be flushed: {error.strerror}")
+        if self._backend.state:
+            self._backend.state.close()
         self._loop.close()
         if failed:
             raise ServerError("; ".join(failed))
+
+    def _revive(self) -> None:
+        """Go on with the tokens and copies of a predecessor, as far as no export is needed for that."""
+        if self._backend.state is None:
+            return
+        from qemu_odx.server.journal.revival import revive  # noqa: PLC0415
+        from qemu_odx.server.journal.store import JournalError  # noqa: PLC0415
+
+        disks = [served.disk for served in self._backend.disks.values()]
+        try:
+            revive(self._backend.manager, self._backend.state, disks)
+        except JournalError as error:
+            raise ServerError(str(error)) from error
+
+    def _survive(self) -> None:
+        """All exports are there: copies go on, and once a second what a successor must know is noted."""
+        if self._backend.state is None:
+            return
+        from qemu_odx.server.journal.heartbeat import Heartbeat  # noqa: PLC0415
+
+        self._backend.manager.go_on()
+        Heartbeat(self._loop, self._backend.state, self._backend.manager)
+        if isinstance(self._backend.clock, VirtualClock):
+            self._backend.clock.moved = self._backend.state.journal.beat
 
     def _add_export(self, config: Export, undo: contextlib.ExitStack) -> None:
         try:
@@ -162,6 +196,7 @@ class Server:
         """Let every export drain, then stop. Idempotent."""
         if self._open_exports:
             return
+        self._backend.manager.pause()
         self._backend.events.tell(Shutdown(guest=False, reason=reason))
         exports = list(self._backend.exports.values())
         self._open_exports = 1 + len(exports)
@@ -175,11 +210,26 @@ class Server:
             self._loop.stop()
 
 
-def _open(config: DiskConfig, undo: contextlib.ExitStack) -> Disk:
+def _open_state(config: ServeConfig, undo: contextlib.ExitStack) -> StateFolder | None:
+    """Open the state folder, if there is to be one: only then its code is loaded."""
+    if config.state is None:
+        return None
+    from qemu_odx.server.journal.folder import StateFolder  # noqa: PLC0415
+    from qemu_odx.server.journal.store import JournalError  # noqa: PLC0415
+
+    try:
+        state = StateFolder(Path(config.state), ruler=None if config.virtual_clock else time.monotonic)
+    except JournalError as error:
+        raise ServerError(str(error)) from error
+    undo.callback(state.close)
+    return state
+
+
+def _open(config: DiskConfig, undo: contextlib.ExitStack, state: StateFolder | None) -> Disk:
     """Open a disk with its layers; `undo` closes it, and removes its image if it was made here."""
     created = not Path(config.path).exists()
     try:
-        disk = open_configured(config)
+        disk = open_configured(config, state)
     except DiskError as error:
         raise ServerError(str(error)) from error
     if created:

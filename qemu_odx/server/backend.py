@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qemu_odx.disk.port import Disk
     from qemu_odx.server.clock import Clock
     from qemu_odx.server.config import DiskConfig, Export
+    from qemu_odx.server.journal.folder import StateFolder
     from qemu_odx.server.loop import Loop
     from qemu_odx.server.workers import Workers
     from qemu_odx.target.manager import CopyManager
@@ -73,6 +74,7 @@ class Backend:
         stop: ends the server; the argument is why, as in QEMU's SHUTDOWN event.
         power_cut: the host's crash, modelled (`server/power.py`).
         tracing: the recording, if there is one.
+        state: where tokens outlive the process, if there is such a place.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class Backend:
         clock: Clock,
         stop: Callable[[str], None],
         power_cut: Callable[[], None],
+        *,
+        state: StateFolder | None = None,
     ) -> None:
         self.loop = loop
         self.workers = workers
@@ -93,7 +97,8 @@ class Backend:
         self.disks: dict[str, ServedDisk] = {}
         self.exports: dict[str, ServedExport] = {}
         self.reserved: dict[str, str] = {}
-        self.maker = DeviceMaker(workers, clock, clock.call_later)
+        self.state = state
+        self.maker = DeviceMaker(workers, clock, clock.call_later, state)
         self.faults = Faults(clock, loop.call_soon, self.manager, self.events)
         self._leaving = 0
         self._when_left: list[Callable[[], None]] = []
@@ -205,8 +210,8 @@ class Backend:
                 self.resized(disk)
 
 
-def open_configured(config: DiskConfig) -> Disk:
-    """Open a disk with its layers. May wait for the host.
+def open_configured(config: DiskConfig, state: StateFolder | None = None) -> Disk:
+    """Open a disk with its layers, its snapshots noted in `state`. May wait for the host.
 
     Raises:
         DiskError: one sentence with the cure; an image that was made for it is gone again.
@@ -220,6 +225,7 @@ def open_configured(config: DiskConfig) -> Disk:
         physical_block_size=config.physical_block_size,
         serial=config.serial,
         readonly=config.readonly,
+        journal=state.disk(config.id) if state else None,
     )
     try:
         return layered(disk, config.layers, dict(config.layer_options))

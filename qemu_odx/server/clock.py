@@ -49,13 +49,22 @@ class RealClock:
         return self._loop.call_later(delay, callback)
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class VirtualClock:
-    """Begins at 0 and stands still but for `advance`. Counts whole nanoseconds: many small steps make no error."""
+    """Begins at 0 and stands still but for `advance`. Counts whole nanoseconds: many small steps make no error.
+
+    Attributes:
+        moved: called when time has passed.
+    """
 
     def __init__(self) -> None:
         self._now = 0
         self._timers: list[tuple[int, int, Timer]] = []
         self._sequence = itertools.count()
+        self.moved: Callable[[], None] = _nothing
 
     def __call__(self) -> float:
         """Seconds."""
@@ -83,6 +92,7 @@ class VirtualClock:
                 calls += 1
                 guarded(callback)
         self._now = end
+        self.moved()
         return calls
 
     @property

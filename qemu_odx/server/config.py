@@ -129,6 +129,7 @@ class ServeConfig:
         faults: in force from the start, as their rules say.
         guest_control: guests may arm and release them too.
         trace: what is recorded from the beginning on.
+        state: the folder in which tokens outlive the server, None without.
     """
 
     disks: tuple[DiskConfig, ...]
@@ -138,6 +139,7 @@ class ServeConfig:
     faults: tuple[Rule, ...] = ()
     guest_control: bool = False
     trace: TraceConfig | None = None
+    state: str | None = None
 
 
 def parse_config(
@@ -149,6 +151,7 @@ def parse_config(
     faults: Iterable[str] = (),
     guest_control: bool = False,
     trace: str | None = None,
+    state: str | None = None,
 ) -> ServeConfig:
     """Everything on the command line.
 
@@ -164,6 +167,7 @@ def parse_config(
         rules,
         guest_control,
         parse_trace(trace) if trace else None,
+        state,
     )
     _check_together(config)
     return config

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.server.config import BlkExport, Export, ScsiExport
+    from qemu_odx.server.journal.folder import StateFolder
     from qemu_odx.tap.decision import Later
     from qemu_odx.virtio.port import Device
 
@@ -42,12 +43,18 @@ class DeviceMaker:
     Args:
         clock: of the copy manager.
         later: calls back after some seconds, for delays.
+        state: where tokens and copies are noted; None: they end with the process.
     """
 
     def __init__(
-        self, runner: Runner, clock: Callable[[], float] = time.monotonic, later: Later = no_later
+        self,
+        runner: Runner,
+        clock: Callable[[], float] = time.monotonic,
+        later: Later = no_later,
+        state: StateFolder | None = None,
     ) -> None:
-        self.manager = CopyManager(runner, clock)
+        self.manager = CopyManager(runner, clock, journal=state.copies(clock) if state else None)
+        self._state = state
         self.groups_named = False
         self.gates: dict[str, Gate] = {}
         self.disks: dict[str, Disk] = {}
@@ -78,6 +85,7 @@ class DeviceMaker:
         if config.mailbox is not None:
             _check_room(disk, config.mailbox)
             target = Target.on({0: disk}, self.manager, self._runner, self.group(config), gate)
+            target.port = config.socket
             mailbox = self._mailbox(config.socket, target, config.mailbox)
         device = BlkDevice(
             disk,
@@ -95,6 +103,7 @@ class DeviceMaker:
         """A virtio-scsi device on a target of its own; its socket names the initiator port there."""
         units = {number: self.disks[disk] for number, disk in config.luns}
         target = Target.on(units, self.manager, self._runner, self.group(config), self._gate(config))
+        target.port = config.socket
         device = ScsiDevice(target, config.num_queues, new_nexus=_logins(config.socket))
         self._targets[device] = target
         return device
@@ -136,12 +145,13 @@ class DeviceMaker:
         """A mailbox on a target of its own, whose logical unit 0 is the disk."""
         unit = target.units[0]
         head = Head(offset, unit.block_size, unit.naa, unit.disk.serial)
-        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(socket))
+        journal = self._state.slots(socket, lambda: self.manager.pausing) if self._state else None
+        return Mailbox(target, head, self.manager.clock, new_nexus=_logins(socket), journal=journal)
 
 
 def _logins(port: str) -> Callable[[], LoginNexus]:
-    """Makes the nexuses of an initiator port, one for each life of a driver."""
-    lives = itertools.count()
+    """Makes the nexuses of an initiator port, one for each life of a driver; no process makes those of another."""
+    lives = itertools.count(time.time_ns())
     return lambda: LoginNexus(port, next(lives))
 
 

@@ -46,8 +46,12 @@ def copy_rod(
     destination: Disk,
     extents: Sequence[Extent],
     operation: Operation,
+    *,
+    start: int = 0,
 ) -> CopyResult:
     """Write the data of a ROD from `offset` bytes on into `extents`, in their order; zeros if no source.
+
+    The first `start` bytes are left out: they were written before the copy was broken off.
 
     What lies past the end of the ROD (the rest of a last, larger block) becomes zeros. Stops at the first error,
     so that what was written is a prefix in descriptor order.
@@ -55,6 +59,9 @@ def copy_rod(
     result = CopyResult()
     try:
         for at, place, length in _steps(offset, extents):
+            if result.copied + length <= start:
+                result.copied += length
+                continue
             if operation.abort:
                 result.aborted = True
                 break

@@ -16,7 +16,7 @@ from qemu_odx.tokens.limits import Limits
 from qemu_odx.wire.scsi import sense
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from qemu_odx.disk.dispatch import DiskQueue
     from qemu_odx.disk.port import Disk
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _ATTENTIONS = 8
 """Unit attentions queued per nexus; further ones replace nothing and are dropped (SAM-5 5.14 lets us)."""
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def locally_assigned_naa(serial: str) -> bytes:
@@ -46,6 +50,7 @@ class LogicalUnit:
         mode: mode pages.
         stopped: START STOP UNIT stopped it.
         reservations: who may use it; the same for every logical unit on the disk.
+        disturbed: called before a nexus has something to be told.
     """
 
     number: int
@@ -57,6 +62,7 @@ class LogicalUnit:
     stopped: bool = False
     reservations: Reservations = field(default_factory=Reservations)
     prevented: set[Hashable] = field(default_factory=set)
+    disturbed: Callable[[], None] = _nobody
     _attentions: dict[Hashable, deque[Sense]] = field(default_factory=dict)
 
     @classmethod
@@ -97,6 +103,7 @@ class LogicalUnit:
 
     def attend(self, nexus: Hashable, condition: Sense) -> None:
         """Establish a unit attention for a nexus."""
+        self.disturbed()
         queue = self._attentions.setdefault(nexus, deque())
         if condition not in queue and len(queue) < _ATTENTIONS:
             queue.append(condition)
@@ -109,6 +116,11 @@ class LogicalUnit:
     def needs_attention(self, nexus: Hashable) -> bool:
         """True if a unit attention is pending for a nexus."""
         return bool(self._attentions.get(nexus))
+
+    @property
+    def as_made(self) -> bool:
+        """True if no initiator has changed anything about it that a restart would undo."""
+        return self.mode.as_made and not (self.stopped or self.prevented or self.reservations.any)
 
     def forget(self, nexus: Hashable) -> None:
         """The nexus is gone."""

@@ -94,6 +94,11 @@ class ModePages:
         self._current = {code: page.default for code, page in PAGES.items()}
 
     @property
+    def as_made(self) -> bool:
+        """True while every page has its default."""
+        return all(self._current[code] == page.default for code, page in PAGES.items())
+
+    @property
     def write_cache(self) -> bool:
         """WCE: writes may stay in the cache."""
         return bool(self._current[0x08][2] & 0x04)

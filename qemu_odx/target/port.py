@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     """An I_T nexus: one initiator seen through one target port. Compared, never looked into."""
 
 
+_LIFE = 8
+
+
 @dataclass(frozen=True, slots=True)
 class LoginNexus:
     """An I_T nexus whose initiator port comes back: one life of a guest's driver at a front door.
@@ -32,6 +35,14 @@ class LoginNexus:
 
     port: str
     life: int
+
+    def kept(self) -> bytes:
+        """What names the life to a successor in another process."""
+        return self.life.to_bytes(8, "big")
+
+    def again(self, kept: bytes) -> LoginNexus:
+        """The nexus of the same port whose life was kept; this one if none was."""
+        return LoginNexus(self.port, int.from_bytes(kept, "big")) if len(kept) == _LIFE else self
 
 
 def initiator_port(nexus: Nexus) -> Hashable:
@@ -75,6 +86,9 @@ class Task:
         taken: bytes of data-out that the command asked for, set on its way.
         origin: where it came from, if somebody watches.
         limit: blocks after which a token command is to end, None for all of it.
+        stamp: tells it apart from every other task of its nexus, also when it is sent again to another process after
+            this one was killed; None if its front door cannot tell.
+        parameters: the parameter list as it was copied on its way.
     """
 
     nexus: Nexus
@@ -87,6 +101,8 @@ class Task:
     taken: int = 0
     origin: Origin | None = None
     limit: int | None = None
+    stamp: bytes | None = None
+    parameters: bytes = b""
 
 
 class PlainAccess(NamedTuple):

@@ -61,6 +61,7 @@ class Request:
         """A private copy of at most `length` bytes of data-out, taken once: the guest may change its own."""
         data = gather(self.task.data_out, length)
         self.task.taken = len(data)
+        self.task.parameters = data
         return data
 
 

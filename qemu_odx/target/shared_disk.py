@@ -59,10 +59,12 @@ def end_work_of(
         unit.prevented.discard(nexus)
         entries += (item for item in target.tasks.select(nexus, unit.number) if item.task is not but)
         operations += (item for item in manager.operations.running(nexus) if item.lun == unit.number)
-    end_all(entries, operations, over)
+    end_all(manager, entries, operations, over)
 
 
-def end_all(entries: list[Entry], operations: Iterable[Operation], over: Callable[[], None]) -> None:
+def end_all(
+    manager: CopyManager, entries: list[Entry], operations: Iterable[Operation], over: Callable[[], None]
+) -> None:
     """Stop tasks and copies; `over` is called once all have ended, at once if there are none."""
     operations = list(operations)
     waiting = 1 + len(entries) + len(operations)
@@ -74,7 +76,7 @@ def end_all(entries: list[Entry], operations: Iterable[Operation], over: Callabl
             over()
 
     for operation in operations:
-        operation.abort = True
+        manager.operations.stop(operation)
         operation.when_over.append(one_over)
     for entry in entries:
         entry.abort(one_over)
@@ -101,8 +103,8 @@ def removed(manager: CopyManager, target: Target, unit: LogicalUnit, over: Calla
     manager.end_copies(target, unit.number)
     entries = target.tasks.select(None, unit.number)
     if any(units_on(manager, unit.disk)):
-        end_all(entries, (), over)
+        end_all(manager, entries, (), over)
         return
     touching = manager.operations.touching(unit.disk.name)
     manager.disk_removed(unit.disk)
-    end_all(entries, touching, over)
+    end_all(manager, entries, touching, over)

@@ -18,7 +18,8 @@ from qemu_odx.target.commands.report import report_luns_of
 from qemu_odx.target.commands.table import HANDLERS
 from qemu_odx.target.conflicts import wanted
 from qemu_odx.target.lun import LogicalUnit
-from qemu_odx.target.port import PlainAccess, initiator_port
+from qemu_odx.target.plan import StartCopy
+from qemu_odx.target.port import PlainAccess, Task, initiator_port
 from qemu_odx.target.request import Request
 from qemu_odx.target.tasks import TaskSet
 from qemu_odx.wire.scsi import opcodes, sense
@@ -26,15 +27,24 @@ from qemu_odx.wire.scsi.cdb import control_naca
 from qemu_odx.wire.scsi.sense import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.target.manager import CopyManager
     from qemu_odx.target.plan import Plan
-    from qemu_odx.target.port import Nexus, Task
+    from qemu_odx.target.port import Nexus, Reply
+    from qemu_odx.tokens.operations import Operation as Copy
     from qemu_odx.wire.scsi.opcodes import Operation
     from qemu_odx.wire.scsi.sense import Sense
 
+_UNNOTED = (
+    "MODE SELECT",
+    "PERSISTENT RESERVE OUT",
+    "RESERVE",
+    "START STOP UNIT",
+    "PREVENT ALLOW MEDIUM REMOVAL",
+)
+"""How the names of commands begin whose effect ends with the process."""
 _NO_ATTENTION = frozenset({"INQUIRY", "REPORT LUNS", "REQUEST SENSE"})
 """Commands that neither report nor clear a unit attention (SAM-5 5.14)."""
 
@@ -50,6 +60,7 @@ class Target:
         power_on_attention: a nexus seen for the first time meets unit attention 29/00 on each unit.
         group: of the targets whose initiators may use each other's tokens.
         gate: where commands pass while somebody watches.
+        port: names the initiator port of its nexuses.
     """
 
     units: dict[int, LogicalUnit]
@@ -59,6 +70,7 @@ class Target:
     group: str = ""
     tasks: TaskSet = field(default_factory=TaskSet)
     gate: Gate = field(default_factory=Gate)
+    port: str = ""
     _known: set[Nexus] = field(default_factory=set)
 
     @classmethod
@@ -90,6 +102,27 @@ class Target:
         """The I_T nexuses that have sent a command."""
         return tuple(self._known)
 
+    def quiet(self) -> Iterator[Nexus]:
+        """The nexuses that have nothing to be told, if all logical units are as they were made."""
+        units = self.units.values()
+        if all(unit.as_made for unit in units):
+            yield from (nexus for nexus in self._known if not any(u.needs_attention(nexus) for u in units))
+
+    def welcome(self, nexus: Nexus) -> None:
+        """A nexus of a predecessor of this process, which need not hear of it."""
+        self._known.add(nexus)
+
+    def go_on(self, copy: Copy) -> None:
+        """A background copy of a predecessor of this process goes on, without its initiator."""
+        cdb, parameters = copy.command
+        task = Task(copy.nexus, copy.lun, cdb, [memoryview(parameters)], [], _nobody_waits, stamp=copy.stamp)
+        known, unit = opcodes.find(cdb), self.units.get(copy.lun)
+        if known and unit and self.supports(known):
+            plan = HANDLERS[known.name](Request(task, known, unit, self))
+            if isinstance(plan, StartCopy):
+                self.manager.start(plan, task, self, lambda _answer: None)
+        self.manager.recovery.replaced(task, self.manager.operations)
+
     def supports(self, operation: Operation) -> bool:
         """True if the command is implemented and not switched off by the policy."""
         if operation.name == "EXTENDED COPY(LID4)" and not self.manager.policy.extended_copy_lid4:
@@ -119,6 +152,9 @@ class Target:
     def _greet(self, nexus: Nexus) -> None:
         if nexus in self._known:
             return
+        for old in self._known & self.manager.recovery.settled:  # a port has one life at a time
+            if initiator_port(old) == initiator_port(nexus):
+                self._known.discard(old)
         self._known.add(nexus)
         if self.power_on_attention:
             for unit in self.units.values():
@@ -126,6 +162,9 @@ class Target:
 
     def plan(self, task: Task) -> Plan:
         """What is to be done for a task, after every check."""
+        answer = self.manager.recovery.answer(task)
+        if answer is not None:
+            return answer
         unit = self.units.get(task.lun)
         if unit is None:
             return self._absent(task)
@@ -140,6 +179,8 @@ class Target:
                 return pending
         if unit.reservations.conflicts(initiator_port(task.nexus), wanted(operation, task.cdb)):
             return Status.RESERVATION_CONFLICT
+        if operation.name.startswith(_UNNOTED):
+            self.manager.unsettle()
         return HANDLERS[operation.name](Request(task, operation, unit, self))
 
     def _absent(self, task: Task) -> Plan:
@@ -187,7 +228,7 @@ class Target:
         unit.prevented.clear()
         unit.reservations.drop_reserve()
         copies = self.manager.end_copies(self, lun)
-        shared_disk.end_all(self.tasks.select(None, lun), copies, lambda: over(True))
+        shared_disk.end_all(self.manager, self.tasks.select(None, lun), copies, lambda: over(True))
 
     def nexus_loss(self, nexus: Nexus, over: Callable[[], None]) -> None:
         """The nexus is gone: its tasks end, its results go; background copies and registrations stay."""
@@ -236,3 +277,7 @@ class Target:
     def query_task_set(self, nexus: Nexus, lun: int) -> bool:
         """QUERY TASK SET."""
         return bool(self.tasks.select(nexus, lun))
+
+
+def _nobody_waits(_reply: Reply) -> None:
+    """The command was answered long ago."""

@@ -38,7 +38,7 @@ class Entry:
         self.aborted = True
         self.when_over.append(over)
         if self.copy is not None:
-            self.copy.abort = True
+            self.copy.abort = True  # not noted: what aborts it is sent again too
         if self.course is not None:
             self.course.abort()
 

@@ -16,6 +16,7 @@ from qemu_odx.wire.scsi.token_lists import BLOCKS_UNITS, DELAY_WHEN_DONE, CopySt
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from qemu_odx.tokens.journal import OperationJournal
     from qemu_odx.wire.scsi.sense import Sense
 
 POLL_DELAY_MS = 500
@@ -74,6 +75,13 @@ class Operation:
         began: clock time of its beginning.
         total: bytes that it is to write.
         done: bytes that it has written. Written by the worker that copies.
+        stamp: tells the request apart from all others of its nexus, also in another process; None: nothing does.
+        command: CDB and parameter list, for a copy that has to begin again without its initiator.
+        answer: how the command was answered: sense data, empty for GOOD.
+        aborted_by: the stamp of the request that told it to stop.
+        uses: identifier of the token that it copies from.
+        source: name of a disk and number of a noted snapshot of it that the copy cannot do without.
+        note: names its note in a journal.
     """
 
     nexus: Hashable
@@ -92,6 +100,13 @@ class Operation:
     keep: bool = True
     forget_at: float = float("inf")
     lid1: bool = False
+    stamp: bytes | None = None
+    command: tuple[bytes, bytes] = (b"", b"")
+    answer: bytes = b""
+    aborted_by: bytes | None = None
+    uses: int | None = None
+    source: tuple[str, int] | None = None
+    note: int = 0
     disks: frozenset[Hashable] = frozenset()
     when_over: list[Callable[[], None]] = field(default_factory=list)
     number: int = 0
@@ -149,6 +164,7 @@ class OperationTable:
     results_per_nexus: int
     observers: list[Observer] = field(default_factory=list)
     _begun: int = 0
+    journal: OperationJournal | None = None
     _by_nexus: dict[Hashable, OrderedDict[int, Operation]] = field(default_factory=dict)
     _running: dict[Hashable, set[Operation]] = field(default_factory=dict)
 
@@ -163,7 +179,7 @@ class OperationTable:
         mine = self._by_nexus.get(nexus)
         found = mine.get(list_identifier) if mine else None
         if mine and found is not None and found.forget_at <= self.clock():
-            del mine[list_identifier]
+            self._forget(mine, found)
             return None
         return found
 
@@ -189,9 +205,27 @@ class OperationTable:
         mine.pop(operation.list_identifier, None)
         mine[operation.list_identifier] = operation
         self._running.setdefault(operation.nexus, set()).add(operation)
+        if self.journal:
+            self.journal.begun(operation)
         self._make_room(mine)
         for observer in self.observers:
             observer.began(operation)
+
+    def told(self, operation: Operation) -> None:
+        """The count of an operation is about to be told to its initiator."""
+        if self.journal and operation.running:
+            self.journal.progressed(operation)
+
+    def stop(self, operation: Operation, stamp: bytes | None = None) -> None:
+        """Tell an operation to stop at its next step; `stamp` is of the request that asked for it."""
+        operation.abort = True
+        operation.aborted_by = stamp
+        if self.journal and operation.running:
+            self.journal.stopping(operation)
+
+    def restore(self, operation: Operation) -> None:
+        """A result that a predecessor kept. Before all else."""
+        self._by_nexus.setdefault(operation.nexus, OrderedDict())[operation.list_identifier] = operation
 
     def finished(self, operation: Operation) -> None:
         """The operation has ended: keep its result for a while, or drop it if nobody may ask."""
@@ -207,6 +241,8 @@ class OperationTable:
                 del mine[operation.list_identifier]
         for observer in self.observers:
             observer.ended(operation)
+        if self.journal:
+            self.journal.ended(operation)
         callbacks, operation.when_over = operation.when_over, []
         for callback in callbacks:
             callback()
@@ -215,12 +251,14 @@ class OperationTable:
         """Forget a finished operation's result."""
         mine = self._by_nexus.get(operation.nexus, OrderedDict())
         if not operation.running and mine.get(operation.list_identifier) is operation:
-            del mine[operation.list_identifier]
+            self._forget(mine, operation)
 
     def drop_results(self, nexus: Hashable | None = None, lun: int | None = None) -> None:
         """Forget results, of one nexus or one LUN or all; nobody finds running operations any more either."""
         for key in [nexus] if nexus is not None else list(self._by_nexus):
             mine = self._by_nexus.get(key, OrderedDict())
+            if self.journal:
+                self.journal.results_dropped(key, lun)
             for item in list(mine.values()):
                 if lun is None or item.lun == lun:
                     del mine[item.list_identifier]
@@ -232,4 +270,9 @@ class OperationTable:
             return
         oldest = next((item for item in mine.values() if not item.running), None)
         if oldest is not None:
-            del mine[oldest.list_identifier]
+            self._forget(mine, oldest)
+
+    def _forget(self, mine: OrderedDict[int, Operation], operation: Operation) -> None:
+        del mine[operation.list_identifier]
+        if self.journal:
+            self.journal.dropped(operation)

@@ -18,8 +18,9 @@ from qemu_odx.wire.scsi import rod_token
 from qemu_odx.wire.scsi.rod_token import MINTED_TYPES, RodType, TokenHeader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 
+    from qemu_odx.tokens.journal import TokenJournal
     from qemu_odx.tokens.limits import Quotas
 
 P = TypeVar("P")
@@ -95,7 +96,7 @@ def _nobody() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tombstone:
+class Tombstone:
     """A dead token: enough to recognise it, nothing of its secret (SPC-4 5.17.6.5 takes SHA-256 for a match)."""
 
     secret: bytes
@@ -130,6 +131,7 @@ class TokenRegistry(Generic[P]):
         random: returns that many secure random bytes.
         quotas: how many tokens and tombstones are kept.
         released: called with the payload of every token that died and is no longer in use.
+        journal: notes what a successor must know; None: nothing outlives the process.
 
     Attributes:
         observers: told of births and deaths.
@@ -144,14 +146,27 @@ class TokenRegistry(Generic[P]):
     rescheduled: Callable[[], None] = _nobody
     _live: dict[int, Token[P]] = field(default_factory=dict)
     _accounts: dict[Hashable, _Account] = field(default_factory=dict)
-    _dead: dict[int, _Tombstone] = field(default_factory=dict)
+    _dead: dict[int, Tombstone] = field(default_factory=dict)
     _deadlines: list[tuple[float, int]] = field(default_factory=list)
     _nonce: int = 0
     _minted: int = 0
+    journal: TokenJournal[P] | None = None
 
     def __post_init__(self) -> None:
         # A boot nonce above the counter: a restart never gives out an identifier that was in use before.
         self._nonce = int.from_bytes(self.random(4), "big") or 1
+
+    def restore(self, tokens: Iterable[Token[P]], graves: Mapping[int, Tombstone]) -> None:
+        """Go on with a predecessor's tokens and tombstones. Once, before all else."""
+        for token in tokens:
+            self._enter(token)
+        for identifier, grave in graves.items():
+            self._dead[identifier] = grave
+            heapq.heappush(self._deadlines, (grave.forget_at, identifier))
+            self._accounts.setdefault(grave.owner, _Account()).graves[identifier] = None
+        nonces = {identifier >> 32 for identifier in (*self._live, *self._dead)}
+        while self._nonce in nonces:
+            self._nonce = int.from_bytes(self.random(4), "big") or 1
 
     def __len__(self) -> int:
         return len(self._live)
@@ -205,14 +220,19 @@ class TokenRegistry(Generic[P]):
             group=group,
             minted=now,
         )
-        self._live[header.identifier] = token
-        account = self._accounts.setdefault(owner, _Account())
-        account.tokens += 1
-        account.length += header.length
-        self._schedule(token)
+        self._enter(token)
+        if self.journal:
+            self.journal.minted(token)
         for observer in self.observers:
             observer.minted(token)
         return token
+
+    def _enter(self, token: Token[P]) -> None:
+        self._live[token.identifier] = token
+        account = self._accounts.setdefault(token.owner, _Account())
+        account.tokens += 1
+        account.length += token.length
+        self._schedule(token)
 
     def resolve(self, data: bytes, group: str = "") -> Token[P] | Fault:
         """The live token with exactly these 512 bytes, or why there is none (SPC-4 5.17.6.5).
@@ -248,6 +268,8 @@ class TokenRegistry(Generic[P]):
             return
         token.deadline = min(self.clock() + token.inactivity_timeout, token.end_of_life)
         self._schedule(token)
+        if self.journal:
+            self.journal.used(token)
 
     def kill(self, token: Token[P], cause: Fault) -> None:
         """End a token's life; while a copy uses it the payload stays until `let_go`."""
@@ -301,10 +323,12 @@ class TokenRegistry(Generic[P]):
         account.tokens -= 1
         account.length -= token.length
         forget_at = self.clock() + max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
-        secret, whole = _digest(token.data[rod_token.SECRET_OFFSET :]), _digest(token.data)
-        self._dead[token.identifier] = _Tombstone(secret, whole, cause, token.owner, token.group, forget_at)
+        grave = tombstone(token.data, cause, token.owner, token.group, forget_at)
+        self._dead[token.identifier] = grave
         heapq.heappush(self._deadlines, (forget_at, token.identifier))
         account.graves[token.identifier] = None
+        if self.journal:
+            self.journal.buried(token.identifier, grave)
         if len(account.graves) > self.quotas.tombstones:
             self._forget(next(iter(account.graves)))
         self.rescheduled()
@@ -315,10 +339,18 @@ class TokenRegistry(Generic[P]):
     def _forget(self, identifier: int) -> None:
         """Drop a tombstone: past its time, or one too many of its nexus."""
         owner = self._dead.pop(identifier).owner
+        if self.journal:
+            self.journal.forgotten(identifier)
         account = self._accounts[owner]
         del account.graves[identifier]
         if not account.tokens and not account.graves:
             del self._accounts[owner]
+
+
+def tombstone(data: bytes, cause: Fault, owner: Hashable, group: str, forget_at: float) -> Tombstone:
+    """The tombstone of the token with these 512 bytes."""
+    secret, whole = _digest(data[rod_token.SECRET_OFFSET :]), _digest(data)
+    return Tombstone(secret, whole, cause, owner, group, forget_at)
 
 
 def _digest(data: bytes) -> bytes:

@@ -307,6 +307,8 @@ def _set_inflight_fd(session: Session, message: Message) -> None:
 def _reset_device(session: Session, _: Message) -> Reply:
     def drained() -> None:
         session.device.reset()
+        if session.inflight:
+            session.inflight.keep(session.device.kept())
         session.finish(None)
 
     session.stop_all()

@@ -169,12 +169,17 @@ class BlkDevice:
         self._wce = data[0]
 
     def kept(self) -> bytes:
-        """The write cache: QEMU goes on showing the driver what it wrote, and never tells a successor of ours."""
-        return bytes([self._wce])
+        """The write cache: QEMU goes on showing the driver what it wrote, and never tells a successor of ours.
+
+        Behind it the mailbox's nexus, which is the same to the driver in another process.
+        """
+        return bytes([self._wce]) + (self._mailbox.kept() if self._mailbox else b"")
 
     def restore(self, kept: bytes | None) -> None:
         """Write through if nothing is known: the driver may have chosen that, and then it does not flush."""
         self._wce = kept[0] & 1 if kept else 0
+        if kept and self._mailbox:
+            self._mailbox.restore(kept[1:])
 
     def set_features(self, features: int) -> None:
         """Remember what the driver acknowledged: it decides on write-through."""
@@ -270,7 +275,11 @@ class BlkDevice:
         ):
             request.end(Status.IOERR)
             return
-        self._io.write(request.sector * wire.SECTOR, chain.readable, self._stable(request))
+        offset, done = request.sector * wire.SECTOR, self._stable(request)
+        if self._window:
+            self._window.write(offset, chain.readable, done, chain.stamp)
+        else:
+            self._io.write(offset, chain.readable, done)
 
     def _flush(self, request: Request) -> None:
         self._io.flush(partial(request.ended, 0))

@@ -34,7 +34,8 @@ def execute(box: Mailbox, request: Request) -> None:
         return
     cdb = chain.read_exact(cdb_length)
     data_in, end = split(request.data_in, room)
-    box.submit(cdb, chain.readable, data_in, partial(_ended, request, end, (room, chain.readable_length)))
+    ended = partial(_ended, request, end, (room, chain.readable_length))
+    box.submit(cdb, chain.readable, data_in, ended, chain.stamp())
 
 
 def _ended(request: Request, end: list[memoryview], lengths: tuple[int, int], reply: Reply) -> None:

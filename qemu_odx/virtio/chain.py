@@ -45,6 +45,7 @@ class Chain:
         "_descriptors",
         "_finish",
         "_memory",
+        "_stamp",
         "fault",
         "head",
         "readable",
@@ -53,7 +54,13 @@ class Chain:
         "writable_length",
     )
 
-    def __init__(self, head: int, memory: GuestMemory, finish: Callable[[Chain, int], None]) -> None:
+    def __init__(
+        self,
+        head: int,
+        memory: GuestMemory,
+        finish: Callable[[Chain, int], None],
+        stamp: Callable[[int], int | None] | None = None,
+    ) -> None:
         self.head = head
         self.readable: list[memoryview] = []
         self.writable: list[memoryview] = []
@@ -62,7 +69,13 @@ class Chain:
         self.fault: str | None = None
         self._memory = memory
         self._finish: Callable[[Chain, int], None] | None = finish
+        self._stamp = stamp
         self._descriptors: list[Descriptor] = []
+
+    def stamp(self) -> bytes | None:
+        """What tells the request from all others, also when another process runs it again; None: nothing does."""
+        stamp = self._stamp(self.head) if self._stamp else None
+        return None if stamp is None else stamp.to_bytes(8, "big")
 
     def load(self, table: memoryview, entries: int) -> None:
         """Fill the views from the descriptors; what is wrong with them ends up in `fault`."""

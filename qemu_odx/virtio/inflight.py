@@ -9,6 +9,8 @@ All stores go through cast views: each is one machine store, so a kill at any po
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import TYPE_CHECKING, Final
 
 from qemu_odx.wire.virtio import ring as wire
@@ -21,6 +23,10 @@ _VERSION_WORD: Final = 4
 _DESC_NUM_WORD: Final = 5
 _LAST_BATCH_WORD: Final = 6
 _USED_INDEX_WORD: Final = 7
+
+
+_stamps = itertools.count(time.monotonic_ns())
+"""Stamps of requests. No two of them are the same while the host is up: none takes a request in a nanosecond."""
 
 
 class InflightArea:
@@ -39,13 +45,15 @@ class InflightArea:
         self._bytes = area[:need].cast("B")
         self._words = self._bytes.cast("H")
         self._quads = self._bytes.cast("Q")
-        self._counter = 0
 
     def mark(self, head: int) -> None:
         """The request at `head` is about to run."""
-        self._counter += 1
-        self._quads[2 * head + 3] = self._counter
+        self._quads[2 * head + 3] = next(_stamps)
         self._bytes[16 * head + 16] = 1
+
+    def stamp(self, head: int) -> int:
+        """What tells the request at `head`, which is marked, from all others, also when it is run again."""
+        return self._quads[2 * head + 3]
 
     def link(self, heads: Sequence[int]) -> None:
         """The heads are about to be published: put them on the list of the last batch."""
@@ -77,7 +85,7 @@ class InflightArea:
             published = 0
         self.clear(self._last_batch(published), used_index)
         begun = [(self._quads[2 * n + 3], n) for n in range(self._entries) if self._bytes[16 * n + 16]]
-        # They are marked again, in this order, before anything new is: counting may start over.
+        # They keep their marks, and with them their order and their stamps.
         return [head for _, head in sorted(begun)]
 
     def _set_up(self, used_index: int) -> None:

@@ -9,10 +9,9 @@ Next: `ScsiTarget.submit`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from qemu_odx.target.port import Task
+from qemu_odx.target.port import LoginNexus, Task
 from qemu_odx.virtio.chain import fill, split
 from qemu_odx.wire import mailbox as wire
 from qemu_odx.wire.mailbox import Result
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.dispatch import Done
     from qemu_odx.target.port import Reply, ScsiTarget
+
+    Stamp = Callable[[], bytes | None]
+    """Tells a request from all others, also when another process runs it again; None: nothing does."""
 
 _LUN: Final = 0
 _SHORT_CDB: Final = 16
@@ -42,6 +44,7 @@ class Slot:
         running: its command has not ended.
         leased_until: from then on another user may come.
         response: what the response area shows, zeros behind it.
+        stamp: of the request that it answers, None if that has none.
     """
 
     user: int = 0
@@ -49,6 +52,7 @@ class Slot:
     running: bool = False
     leased_until: float = 0.0
     response: bytes = b""
+    stamp: bytes | None = None
 
     def fault(self, sequence: int, user: int, now: float) -> Result:
         """Why the slot does not take a sound request now; EXECUTED if it does."""
@@ -59,6 +63,19 @@ class Slot:
         return Result.EXECUTED
 
 
+class SlotJournal(Protocol):
+    """Where a mailbox notes what a successor in another process shows in its place. No method raises."""
+
+    def answered(self, nexus: Hashable, slot: int, shown: Slot) -> None:
+        """A slot shows a response: noted before its request is completed."""
+
+    def forgotten(self) -> None:
+        """All slots are empty again: there is a new nexus."""
+
+    def recall(self, nexus: Hashable) -> list[tuple[int, Slot]]:
+        """The slots that a predecessor left to this nexus."""
+
+
 class Mailbox:
     """The slots of one front-end connection, and its I_T nexus.
 
@@ -67,6 +84,7 @@ class Mailbox:
         head: what the head page says.
         clock: seconds, monotonic.
         new_nexus: makes the identity of a nexus, one for each life of a driver.
+        journal: notes the slots; None: they end with the process.
     """
 
     def __init__(
@@ -76,7 +94,9 @@ class Mailbox:
         clock: Callable[[], float],
         *,
         new_nexus: Callable[[], Hashable] = object,
+        journal: SlotJournal | None = None,
     ) -> None:
+        self._journal = journal
         self.offset = head.offset
         self._target = target
         self._clock = clock
@@ -89,7 +109,24 @@ class Mailbox:
         """The driver is gone, with all its requests ended: so are its nexus and what the slots hold."""
         old, self._nexus = self._nexus, self._new_nexus()
         self._slots = [Slot() for _ in range(wire.SLOTS)]
+        if self._journal:
+            self._journal.forgotten()
         self._target.nexus_loss(old, _nothing)
+
+    def kept(self) -> bytes:
+        """What names the nexus to a successor in another process."""
+        return self._nexus.kept() if isinstance(self._nexus, LoginNexus) else b""
+
+    def restore(self, kept: bytes) -> None:
+        """Go on with a predecessor's nexus and what its slots hold, if that is another than ours."""
+        nexus = self._nexus.again(kept) if isinstance(self._nexus, LoginNexus) else self._nexus
+        if nexus == self._nexus:
+            return
+        self._nexus = nexus
+        self._slots = [Slot() for _ in range(wire.SLOTS)]
+        for number, slot in self._journal.recall(nexus) if self._journal else ():
+            slot.leased_until = self._clock() + wire.LEASE
+            self._slots[number] = slot
 
     def submit(
         self,
@@ -97,11 +134,12 @@ class Mailbox:
         data_out: Sequence[memoryview],
         data_in: Sequence[memoryview],
         done: Callable[[Reply], None],
+        stamp: bytes | None = None,
     ) -> None:
         """Send a command of 6 to 32 bytes to the logical unit, over this connection's nexus."""
         padded = cdb.ljust(wire.MAX_CDB, b"\0")
         whole = padded if cdb[0] == _VARIABLE_LENGTH else padded[:_SHORT_CDB]
-        self._target.submit(Task(self._nexus, _LUN, whole, data_out, data_in, done))
+        self._target.submit(Task(self._nexus, _LUN, whole, data_out, data_in, done, stamp=stamp))
 
     def read(self, at: int, into: list[memoryview], done: Done) -> None:
         """Fill the buffers with what the window shows from `at` on."""
@@ -120,7 +158,7 @@ class Mailbox:
             shown = self._slots[slot].response
         return shown.ljust(wire.AREA, b"\0")
 
-    def write(self, at: int, data: list[memoryview], done: Done) -> None:
+    def write(self, at: int, data: list[memoryview], done: Done, stamp: Stamp | None = None) -> None:
         """Take what was written from `at` on: a request if that is the start of a slot, else nothing.
 
         `done` comes when the request's command has ended; it never says failure.
@@ -130,13 +168,17 @@ class Mailbox:
             done(0)
             return
         page = b"".join(split(data, wire.AREA)[0])
-        self._request(self._slots[number], page, done)
+        self._request(number, page, done, stamp() if stamp else None)
 
-    def _request(self, slot: Slot, page: bytes, done: Done) -> None:
+    def _request(self, number: int, page: bytes, done: Done, stamp: bytes | None) -> None:
+        slot = self._slots[number]
+        if stamp is not None and stamp == slot.stamp:
+            done(0)  # answered by a predecessor, which was killed before the driver could see that
+            return
         sequence, user = wire.identity(page)
         refusal = wire.fault(page) or slot.fault(sequence, user, self._clock())
         if refusal:
-            slot.response = wire.Response(sequence, user, refusal).packed()
+            self._show(slot, number, wire.Response(sequence, user, refusal), stamp)
             done(0)
             return
         request = wire.Request.parse(page)
@@ -144,13 +186,19 @@ class Mailbox:
         data_out = [memoryview(request.data_out)] if request.data_out else []
         data_in = bytearray(request.wanted)
         room = [memoryview(data_in)] if data_in else []
-        self.submit(request.cdb, data_out, room, partial(self._ended, slot, request, data_in, done))
 
-    def _ended(self, slot: Slot, request: wire.Request, data_in: bytearray, done: Done, reply: Reply) -> None:
-        slot.running = False
-        slot.leased_until = self._clock() + wire.LEASE
-        slot.response = _response(request, data_in, reply).packed()
-        done(0)
+        def ended(reply: Reply) -> None:
+            slot.running = False
+            slot.leased_until = self._clock() + wire.LEASE
+            self._show(slot, number, _response(request, data_in, reply), stamp)
+            done(0)
+
+        self.submit(request.cdb, data_out, room, ended, stamp)
+
+    def _show(self, slot: Slot, number: int, response: wire.Response, stamp: bytes | None) -> None:
+        slot.response, slot.stamp = response.packed(), stamp
+        if self._journal:
+            self._journal.answered(self._nexus, number, slot)
 
 
 def starved(reply: Reply, given: int) -> bool:

@@ -108,7 +108,6 @@ class SplitQueue:
         heads = self._area.recover(self._used_index) if self._area else []
         if heads:
             self.next_avail = (self._used_index + len(heads)) & wire.INDEX_MASK
-        self._mark(heads)
         return [self._open_chain(head) for head in heads]
 
     def drain(self, handle: Callable[[Chain], None]) -> None:
@@ -239,10 +238,13 @@ class SplitQueue:
         return self._avail[wire.AVAIL_RING_WORD + first : wire.AVAIL_RING_WORD + last].tolist()
 
     def _open_chain(self, head: int) -> Chain:
-        chain = Chain(head, self._ring.memory, self._finish)
+        chain = Chain(head, self._ring.memory, self._finish, self._stamp)
         self._open[head] = chain
         chain.load(self._ring.desc, self._size)
         return chain
+
+    def _stamp(self, head: int) -> int | None:
+        return self._area.stamp(head) if self._area else None
 
     def _break(self, reason: str) -> None:
         self.broken = True

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from qemu_odx.tap.exchange import Kind, Origin
-from qemu_odx.target.port import Task
+from qemu_odx.target.port import LoginNexus, Task
 from qemu_odx.virtio.chain import fill, split
 from qemu_odx.virtio.queues import Queues
 from qemu_odx.virtio.scsi_control import Control
@@ -135,11 +135,13 @@ class ScsiDevice:
         raise ValueError(f"configuration write of {data.hex()} at {offset}: virtio-scsi has none here")
 
     def kept(self) -> bytes:
-        """Nothing: initiators that care about their mode pages look again."""
-        return b""
+        """The nexus: to the driver it is the same in another process."""
+        return self._nexus.kept() if isinstance(self._nexus, LoginNexus) else b""
 
     def restore(self, kept: bytes | None) -> None:
-        """Nothing was kept."""
+        """Go on with the predecessor's nexus, if one was kept."""
+        if kept and isinstance(self._nexus, LoginNexus):
+            self._nexus = self._nexus.again(kept)
 
     def set_features(self, features: int) -> None:
         """Remember what the driver acknowledged; QEMU adds bits that were never offered."""
@@ -243,6 +245,8 @@ class ScsiDevice:
             done=partial(self._done, command),
             tag=tag,
         )
+        if cdb[0] == _THIRD_PARTY_COPY_OUT:
+            task.stamp = chain.stamp()
         if self.gate.taps:
             task.origin = Origin(queue, chain.head, *chain.shape())
         self._target.submit(task)

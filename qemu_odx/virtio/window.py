@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.dispatch import DiskQueue, Done
     from qemu_odx.disk.port import Io
-    from qemu_odx.virtio.mailbox import Mailbox
+    from qemu_odx.virtio.mailbox import Mailbox, Stamp
 
     Job = Callable[[Done], None]
 
@@ -43,9 +43,9 @@ class Window:
         """Fill the buffers from `offset` on."""
         self._transfer(self._io.read, self._mailbox.read, offset, into, done)
 
-    def write(self, offset: int, data: list[memoryview], done: Done) -> None:
-        """Write the buffers from `offset` on; a request in them is executed before `done`."""
-        self._transfer(self._io.write, self._mailbox.write, offset, data, done)
+    def write(self, offset: int, data: list[memoryview], done: Done, stamp: Stamp | None = None) -> None:
+        """Write the buffers from `offset` on; a request in them, known by `stamp`, is executed before `done`."""
+        self._transfer(self._io.write, partial(self._mailbox.write, stamp=stamp), offset, data, done)
 
     def flush(self, done: Done) -> None:
         """Put every request that is done on stable storage."""

@@ -74,6 +74,10 @@ class VerifySnapshot:
             destination.write(destination_offset + done, [data])
         return CopyMethod.READ_WRITE
 
+    def outlive(self) -> int | None:
+        """As the disk below, which is where a successor finds it: what is known of its blocks ends here."""
+        return self.inner.outlive()
+
     def release(self) -> None:
         """Give back whatever the snapshot holds. Idempotent."""
         self._layer.history.release(self._number)

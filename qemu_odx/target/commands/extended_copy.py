@@ -6,6 +6,8 @@ Next: `target/copying.copy_rod`, from a snapshot of each segment's source, so ov
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,11 +26,13 @@ from qemu_odx.wire.scsi.fields import u32
 from qemu_odx.wire.scsi.sense import Sense, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from qemu_odx.disk.port import Snapshot
     from qemu_odx.target.lun import LogicalUnit
     from qemu_odx.target.plan import Answer, Plan
     from qemu_odx.target.request import Handler, Request
+    from qemu_odx.tokens.operations import OperationTable
 
 _BYTES, _KIB = 0x00, 0x01
 _HOLD, _RESERVED, _DISCARD, _NONE = 0, 1, 2, 3
@@ -139,6 +143,8 @@ def _unit(request: Request, cscds: Sequence[bytes], identifier: int) -> LogicalU
 
 
 def _plan(request: Request, parsed: CopyList, moves: list[_Move]) -> StartCopy:
+    recovery = request.manager.recovery
+    before = recovery.broken_off(request.task)
     operation = Operation(
         request.nexus,
         parsed.list_identifier,
@@ -154,29 +160,78 @@ def _plan(request: Request, parsed: CopyList, moves: list[_Move]) -> StartCopy:
         ),
     )
 
+    if before:
+        operation.segments, operation.source = before.segments, before.source
+    course = _Course(moves, operation, request.manager.operations, recovery.snapshot(request.task))
+
     def settle(result: object) -> Answer:
         return _settle(operation, len(moves), result)
 
-    return StartCopy(operation, lambda: _run(moves, operation), settle, parsed.immediate)
+    return StartCopy(operation, course.run, settle, parsed.immediate)
 
 
-def _run(moves: Sequence[_Move], operation: Operation) -> CopyResult:
-    """On a worker: every segment in order, stopping at the first that fails."""
-    whole = CopyResult()
-    for move in moves:
-        snapshot = move.source.disk.snapshot([move.source_extent])
+@dataclass(slots=True)
+class _Course:
+    """The segments of a copy, one after the other.
+
+    Where one writes what another reads, each is noted with the snapshot that it reads from: if the process is killed,
+    the copy goes on from there in another.
+
+    Attributes:
+        source: the snapshot that the first segment to come was reading from when it was broken off.
+    """
+
+    moves: Sequence[_Move]
+    operation: Operation
+    operations: OperationTable
+    source: Snapshot | None
+
+    def run(self) -> CopyResult:
+        """On a worker: every segment in order, stopping at the first that fails. Raises OSError."""
+        operation, tangled = self.operation, _tangled(self.moves)
+        done = self.moves[: operation.segments]
+        whole = CopyResult(sum(move.source_extent.length for move in done))
+        for move in self.moves[len(done) :]:
+            with self._snapshot(move, noted=tangled) as snapshot:
+                part = copy_rod(snapshot, 0, move.destination.disk, [move.destination_extent], operation)
+                if not move.destination.mode.write_cache:
+                    make_stable(move.destination.disk, part)
+                whole.copied += part.copied
+                operation.count = whole.copied
+                if part.copied < move.destination_extent.length:
+                    return replace(part, copied=whole.copied)
+                operation.segments += 1
+                operation.source = None
+                if tangled:
+                    self.operations.told(operation)
+        return whole
+
+    @contextlib.contextmanager
+    def _snapshot(self, move: _Move, *, noted: bool) -> Iterator[Snapshot]:
+        """What a segment is to read."""
+        snapshot, self.source = self.source, None
+        if snapshot is None:
+            if self.operation.source:
+                raise OSError(errno.EIO, "what the segment was reading from is gone")
+            snapshot = move.source.disk.snapshot([move.source_extent])
         try:
-            part = copy_rod(snapshot, 0, move.destination.disk, [move.destination_extent], operation)
+            if noted and (number := snapshot.outlive()) is not None:
+                self.operation.source = move.source.disk.name, number
+                self.operations.told(self.operation)
+            yield snapshot
         finally:
             snapshot.release()
-        if not move.destination.mode.write_cache:
-            make_stable(move.destination.disk, part)
-        whole.copied += part.copied
-        operation.count = whole.copied
-        if part.copied < move.destination_extent.length:
-            return replace(part, copied=whole.copied)
-        operation.segments += 1
-    return whole
+
+
+def _tangled(moves: Sequence[_Move]) -> bool:
+    """Whether a segment writes what one of them reads."""
+    return any(
+        one.destination.disk is other.source.disk
+        and one.destination_extent.offset < other.source_extent.end
+        and other.source_extent.offset < one.destination_extent.end
+        for one in moves
+        for other in moves
+    )
 
 
 def _settle(operation: Operation, segments: int, result: object) -> Answer:

@@ -28,6 +28,7 @@ def receive_token_information(request: Request) -> Plan:
     if allocation == 0:
         request.manager.operations.drop(operation)
         return GOOD
+    request.manager.operations.told(operation)
     token = operation.token if operation.status in _RETURNS_TOKEN else None
     return cut(operation.report().with_token(token), allocation)
 
@@ -37,6 +38,7 @@ def receive_status(request: Request) -> Plan:
     operation = request.manager.operations.find(request.nexus, u32(request.cdb, 2))
     if operation is None:
         return _UNKNOWN
+    request.manager.operations.told(operation)
     return cut(operation.report().packed(), u32(request.cdb, 10))
 
 
@@ -45,7 +47,7 @@ def abort(request: Request) -> Plan:
     operation = request.manager.operations.active(request.nexus, u32(request.cdb, 2))
     if operation is None:
         return _UNKNOWN
-    operation.abort = True
+    request.manager.operations.stop(operation, request.task.stamp)
     return WaitFor(operation)
 
 

@@ -89,7 +89,12 @@ def _plan(request: Request, parsed: PopulateToken, identifier: int) -> Plan:
     def settle(result: object) -> Answer:
         return _settle(request, parsed, operation, result)
 
-    return StartCopy(operation, lambda: unit.disk.snapshot(extents), settle, parsed.immediate)
+    def work() -> Snapshot:
+        snapshot = unit.disk.snapshot(extents)
+        snapshot.outlive()  # here, where it may take its time, and before there is a token for it
+        return snapshot
+
+    return StartCopy(operation, work, settle, parsed.immediate)
 
 
 def _settle(request: Request, parsed: PopulateToken, operation: Operation, result: object) -> Answer:

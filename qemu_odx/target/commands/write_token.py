@@ -93,6 +93,9 @@ def _checked(request: Request, parsed: WriteUsingToken, identifier: int) -> _Wri
     operation = Operation(request.nexus, identifier, unit.number, SERVICE_ACTION, status)
     operation.total = granted * unit.block_size
     operation.disks = frozenset({unit.disk.name} if token is None else {unit.disk.name, token.creator})
+    operation.uses = None if token is None else token.identifier
+    before = request.manager.recovery.broken_off(request.task)
+    operation.count = before.count if before else 0
     return _Write(request, parsed, operation, token, asked, granted)
 
 
@@ -143,10 +146,11 @@ def _plan(write: _Write) -> StartCopy:
     if write.token is not None:
         tokens.hold(write.token)
     extents = first_extents(write.parsed.ranges, write.granted, size)
-    unit = write.request.unit
+    unit, start = write.request.unit, write.operation.count * size
 
     def work() -> CopyResult:
-        result = copy_rod(source, write.parsed.offset * size, unit.disk, extents, write.operation)
+        offset = write.parsed.offset * size
+        result = copy_rod(source, offset, unit.disk, extents, write.operation, start=start)
         if not unit.mode.write_cache:
             make_stable(unit.disk, result)
         return result

@@ -228,8 +228,9 @@ def test_old_data_is_still_while_it_is_kept_though_its_snapshot_goes(filled: Fil
     intruder = Task(lambda: filled.write(4096, [b"3" * 512]))
     assert intruder.waits()
     taking = Task(lambda: filled.snapshot([Extent(0, CLUSTER)]))
-    second = taking.finish()
+    assert taking.waits()
     gate.open()
+    second = taking.finish()
     keeper.finish()
     intruder.finish()
     assert snapshot_bytes(second) == b"1" * CLUSTER

@@ -43,7 +43,8 @@ def test_layout() -> None:
     area.mark(3)
     assert view[8:12].hex() == "01000800"
     assert view[14:16].hex() == "0500"
-    assert view[16 + 3 * 16 : 16 + 4 * 16].hex() == "0100000000000000" + "0100000000000000"
+    assert view[16 + 3 * 16 : 16 + 3 * 16 + 8].hex() == "0100000000000000"
+    assert int.from_bytes(view[16 + 3 * 16 + 8 : 16 + 4 * 16], "little") == area.stamp(3)
 
 
 def test_too_small() -> None:

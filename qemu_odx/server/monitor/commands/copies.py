@@ -92,7 +92,7 @@ def abort(backend: Backend, copy: int) -> Later[None]:
         raise not_found("running copy", str(copy), [str(number) for number in running])
 
     def begin(done: Callable[[MonitorError | None], None]) -> None:
-        end_all([], [running[copy]], lambda: done(None))
+        end_all(backend.manager, [], [running[copy]], lambda: done(None))
 
     return Later(begin)
 

@@ -104,7 +104,7 @@ def add(backend: Backend, options: dict[str, object]) -> Later[None]:
                 backend.enter_disk(config, result)
                 done(None)
 
-        backend.workers.run(lambda: open_configured(config), opened)
+        backend.workers.run(lambda: open_configured(config, backend.state), opened)
 
     return Later(begin)
 
