@@ -66,6 +66,7 @@ class Server:
             self._backend = Backend(
                 self._loop, self._workers, clock, self._stop, self._on_power_cut, state=state
             )
+            self._backend.statistics.wanted = config.monitor is not None
             self._backend.maker.groups_named = any(export.group for export in config.exports)
             for disk in config.disks:
                 self._backend.enter_disk(disk, _open(disk, undo, state))

@@ -22,6 +22,7 @@ from qemu_odx.server.export import Export as RunningExport
 from qemu_odx.server.faulting.door import door
 from qemu_odx.server.faulting.faults import Faults
 from qemu_odx.server.options import ConfigError
+from qemu_odx.server.statistics.collector import Statistics
 from qemu_odx.server.tracing import Tracing
 from qemu_odx.server.witness import Witness
 
@@ -75,6 +76,7 @@ class Backend:
         power_cut: the host's crash, modelled (`server/power.py`).
         tracing: the recording, if there is one.
         state: where tokens outlive the process, if there is such a place.
+        statistics: how many requests, and how long they take.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Backend:
         self._when_left: list[Callable[[], None]] = []
         self._expiry = Expiry(self.manager, clock)
         self.tracing = Tracing(self)
+        self.statistics = Statistics()
         news.forward(self.manager, self.events)
 
     @property
@@ -154,6 +157,7 @@ class Backend:
             config.id, self.maker.gates[config.socket], door(config, self.maker.disks), running.drop
         )
         self.tracing.attach(config.id)
+        self.statistics.add(config.id, self.maker.gates[config.socket], device)
         return running
 
     def _found_corruption(self, finding: Finding) -> None:
@@ -164,6 +168,7 @@ class Backend:
     def remove_export(self, name: str, removed: Callable[[], None]) -> None:
         """Close the socket, drop the guest, take the logical units away; `removed` once nothing of it runs."""
         self.tracing.detach(name)
+        self.statistics.remove(name)
         export = self.exports.pop(name)
         self.faults.remove_door(name)
         self.maker.gates.pop(export.config.socket, None)  # a new export there is watched anew

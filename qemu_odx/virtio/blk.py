@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qemu_odx.disk.port import Disk, Runner
     from qemu_odx.virtio.chain import Chain
     from qemu_odx.virtio.mailbox import Mailbox
+    from qemu_odx.virtio.meter import Meter
     from qemu_odx.virtio.port import Load, Ring
 
 SEG_MAX: Final = 254
@@ -203,6 +204,10 @@ class BlkDevice:
         """Stop serving a ring."""
         self._queues.stop(index, stopped)
         self.gate.stop()
+
+    def measure(self, meters: Callable[[int], Meter]) -> None:
+        """Measure every queue that is started from now on."""
+        self._queues.meters = meters
 
     def queue_load(self, index: int) -> Load:
         """What a queue has to do now."""

@@ -77,6 +77,17 @@ class Chain:
         stamp = self._stamp(self.head) if self._stamp else None
         return None if stamp is None else stamp.to_bytes(8, "big")
 
+    def before_end(self, call: Callable[[], None]) -> None:
+        """Call once more, just before it is given back."""
+        finish = self._finish
+
+        def both(chain: Chain, written: int) -> None:
+            call()
+            if finish is not None:
+                finish(chain, written)
+
+        self._finish = both
+
     def load(self, table: memoryview, entries: int) -> None:
         """Fill the views from the descriptors; what is wrong with them ends up in `fault`."""
         try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_odx.virtio.memory import GuestMemory
+    from qemu_odx.virtio.meter import Meter
 
 
 class Pollable(Protocol):
@@ -125,6 +126,9 @@ class Device(Protocol):
 
     def stop_queue(self, index: int, stopped: Callable[[int], None]) -> None:
         """Take no more entries; once nothing is in flight, call `stopped(next_avail)` (may be at once)."""
+
+    def measure(self, meters: Callable[[int], Meter]) -> None:
+        """Measure every queue that is started from now on; `meters` gives its meter, by index."""
 
     def queue_load(self, index: int) -> Load:
         """What a queue has to do now."""

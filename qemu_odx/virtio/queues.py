@@ -1,12 +1,13 @@
 """The started queues of one device, each with what it does with a request.
 
-Imports `virtio/{queue,chain,port}`. Used by `virtio/blk.py` and `virtio/scsi.py` to be a `Device`.
+Imports `virtio/{queue,chain,meter,port}`. Used by `virtio/blk.py` and `virtio/scsi.py` to be a `Device`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qemu_odx.virtio.meter import timed_handler, timed_lane
 from qemu_odx.virtio.port import NO_LOAD, Load
 from qemu_odx.virtio.queue import SplitQueue
 
@@ -14,14 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_odx.virtio.chain import Chain
+    from qemu_odx.virtio.meter import Meter
     from qemu_odx.virtio.port import Ring
     from qemu_odx.virtio.queue import Express
 
 
 class Queues:
-    """Queues by index; `name` is for messages."""
+    """Queues by index; `name` is for messages.
+
+    Attributes:
+        meters: makes what measures a queue, by its index; None: nobody measures.
+    """
 
     def __init__(self, name: str) -> None:
+        self.meters: Callable[[int], Meter] | None = None
         self._name = name
         self._started: dict[int, tuple[SplitQueue, Callable[[Chain], None]]] = {}
 
@@ -29,6 +36,9 @@ class Queues:
         self, index: int, ring: Ring, handle: Callable[[Chain], None], express: Express | None = None
     ) -> None:
         """Start a queue; `handle` gets each request that `express` did not take."""
+        if self.meters is not None:
+            meter = self.meters(index)
+            handle, express = timed_handler(handle, meter), express and timed_lane(express, meter)
         queue = SplitQueue(ring, name=f"{self._name} queue {index}", express=express)
         self._started[index] = queue, handle
         queue.start(handle)

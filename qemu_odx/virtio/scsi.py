@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.target.port import PlainAccess, Reply, ScsiTarget
     from qemu_odx.virtio.chain import Chain
+    from qemu_odx.virtio.meter import Meter
     from qemu_odx.virtio.port import Load, Ring
 
 _GOOD: Final = 0x00
@@ -171,6 +172,10 @@ class ScsiDevice:
         else:
             self._queues.stop(index, stopped)
         self.gate.stop()
+
+    def measure(self, meters: Callable[[int], Meter]) -> None:
+        """Measure every queue that is started from now on."""
+        self._queues.meters = meters
 
     def queue_load(self, index: int) -> Load:
         """What a queue has to do now."""

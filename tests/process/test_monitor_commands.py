@@ -425,3 +425,55 @@ def test_what_was_added_is_drained_at_the_end_too(server: ServeProcess, monitor:
         assert server.terminate() == 0
     assert (server.cwd / "x.img").read_bytes()[:4] == b"kept"
     assert not list(server.cwd.glob("*.sock"))
+
+
+# -- statistics ------------------------------------------------------------------------------------
+
+
+def test_requests_are_counted_and_timed(server: ServeProcess, monitor: Checked) -> None:
+    """By queue always; by operation while that is asked for; what happened before it is not."""
+    guest = Blk(str(server.cwd / "b.sock")).go()
+    with guest.front:
+        for _ in range(5):
+            guest.write(0, bytes(512))
+        monitor.execute("odx-statistics-start")
+        for _ in range(3):
+            guest.write(0, bytes(4096))
+        guest.request(blk.RequestType.IN, 1 << 40, room=512)
+        monitor.execute("odx-statistics-stop")
+        guest.read(0, 512)
+        told = monitor.execute("query-odx-statistics", {"export": "blk"})
+        assert told["by-operation"] is False
+        (numbers,) = told["exports"]
+        (queue,) = numbers["queues"]
+        assert queue["batched"]["count"] + queue["alone"]["count"] == 10
+        found = {row["operation"]: row for row in numbers["operations"]}
+        assert (found["OUT"]["served"]["count"], found["OUT"]["errors"]) == (3, 0)
+        assert (found["IN"]["served"]["count"], found["IN"]["errors"]) == (1, 1)
+        assert found["OUT"]["bytes"] >= 3 * 4096
+        assert sum(bucket["count"] for bucket in found["OUT"]["served"]["buckets"]) == 3
+        monitor.execute("odx-statistics-reset")
+        (numbers,) = monitor.execute("query-odx-statistics", {"export": "blk"})["exports"]
+        assert numbers["operations"] == []
+
+
+def test_a_delay_is_time_queued(server: ServeProcess, monitor: Checked) -> None:
+    """By a fault, on the clock that stands still: exactly as long as it was told to."""
+    guest = Blk(str(server.cwd / "b.sock")).go()
+    with guest.front:
+        monitor.execute("odx-statistics-start")
+        monitor.execute("odx-fault-arm", {"rule": "op=FLUSH,action=delay,seconds=2"})
+        request = guest.queue.submit(blk.HEADER.pack(blk.RequestType.FLUSH, 0, 0), 1)
+        eventually(
+            lambda: monitor.execute("query-odx-faults")[0]["fired"] == 1, "the fault never met the request"
+        )
+        monitor.execute("odx-clock-advance", {"seconds": 2})
+        eventually(lambda: request in guest.queue.completions(), "it never ended")
+        (numbers,) = monitor.execute("query-odx-statistics", {"export": "blk"})["exports"]
+        (flush,) = (row for row in numbers["operations"] if row["operation"] == "FLUSH")
+        assert flush["queued"] == {
+            "count": 1,
+            "microseconds": 2_000_000,
+            "buckets": [{"below": 1 << 21, "count": 1}],
+        }
+        assert flush["served"]["microseconds"] == 0

@@ -19,6 +19,7 @@ from qemu_odx.server.monitor.commands import (
     exports,
     faults,
     power,
+    statistics,
     tokens,
     trace,
 )
@@ -47,6 +48,10 @@ COMMANDS: Final[Mapping[str, Command]] = {
         Command("odx-token-revoke", tokens.revoke),
         Command("query-odx-copies", copies.query),
         Command("odx-copy-abort", copies.abort),
+        Command("query-odx-statistics", statistics.query),
+        Command("odx-statistics-start", statistics.start),
+        Command("odx-statistics-stop", statistics.stop),
+        Command("odx-statistics-reset", statistics.reset),
         Command("query-odx-clock", clock.query),
         Command("odx-clock-advance", clock.advance),
         Command("query-odx-corruption", corruption.query),

@@ -1,0 +1,1 @@
+"""How many requests, and how long they take: histograms per export, queue and operation."""
