@@ -14,6 +14,7 @@ from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import EndedError, LabError, MissingError, tail
 from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
 from qemu_odx.lab.machines.plugging import Ports, plug_commands, unplugged
+from qemu_odx.lab.machines.power import press_until_off
 from qemu_odx.lab.machines.usernet import forwarded_port
 from qemu_odx.lab.process import ManagedProcess
 from qemu_odx.lab.qemu import PROGRAM, GuestSpec, qemu_command
@@ -132,8 +133,7 @@ class QemuMachine:
 
     def shut_down(self, seconds: float = SHUT_DOWN_SECONDS) -> None:
         """See `Machine`."""
-        self.execute("system_powerdown")
-        if not self.await_end(seconds):
+        if not press_until_off(self, lambda: self.execute("system_powerdown"), seconds):
             raise LabError(
                 "the guest did not shut down when the power button was pressed",
                 "give it longer, or end it with kill",
