@@ -110,8 +110,7 @@ class Exchange:
         return sum(map(len, self.data_out)) + sum(map(len, self.data_in))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an exchange ended.
 
     Attributes:

@@ -33,7 +33,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from qemu_odx.tap.exchange import Exchange, Kind, Outcome
@@ -72,8 +71,8 @@ class Job(Protocol[T]):
     def given_up(self) -> T:
         """The end of one that was never executed and never will be."""
 
-    def outcome(self, result: T) -> Outcome:
-        """An end as taps see it; the gate adds when it was, and whether it was executed."""
+    def outcome(self, result: T, executed: bool, ended: float) -> Outcome:
+        """An end as taps see it; whether it was executed, and when it ended, is the gate's to say."""
 
     def finish(self, result: T) -> None:
         """Complete the request. Called once."""
@@ -236,11 +235,7 @@ class Course(Generic[T]):
 
     def _end(self) -> None:
         assert self._result is not None  # noqa: S101 - both ways here have set it
-        outcome = replace(
-            self._job.outcome(self._result),
-            executed=self._exchange.started is not None,
-            ended=self._gate.clock(),
-        )
+        outcome = self._job.outcome(self._result, self._exchange.started is not None, self._gate.clock())
         for tap in self._taps:
             _tell(tap, self._exchange, outcome)
         self._job.finish(self._result)

@@ -67,10 +67,11 @@ class ScsiJob:
         """As aborted."""
         return Reply(Status.TASK_ABORTED, aborted=True)
 
-    def outcome(self, result: Reply) -> Outcome:
+    def outcome(self, result: Reply, executed: bool, ended: float) -> Outcome:
         """The reply, in a tap's words."""
+        status, sense, length = result.status, result.sense, result.data_in_length
         aborted = result.aborted or self._entry.aborted
-        return Outcome(result.status, result.sense, result.data_in_length, result.data_out_length, aborted)
+        return Outcome(status, sense, length, result.data_out_length, aborted, executed, ended)
 
     def finish(self, result: Reply) -> None:
         """Answer the task."""

@@ -73,9 +73,9 @@ class BlkJob:
         """An I/O error: virtio-blk knows no aborted requests."""
         return Status.IOERR, 0
 
-    def outcome(self, result: End) -> Outcome:
+    def outcome(self, result: End, executed: bool, ended: float) -> Outcome:
         """The status byte, in a tap's words."""
-        return Outcome(result[0], data_in=result[1], data_out=self._out)
+        return Outcome(result[0], b"", result[1], self._out, False, executed, ended)
 
     def finish(self, result: End) -> None:
         """Store the status and complete."""

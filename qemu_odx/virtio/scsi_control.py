@@ -51,9 +51,9 @@ class ControlJob:
         """The function was not carried out."""
         return Response.FAILURE
 
-    def outcome(self, result: Response) -> Outcome:
+    def outcome(self, result: Response, executed: bool, ended: float) -> Outcome:
         """The response, in a tap's words."""
-        return Outcome(result)
+        return Outcome(result, executed=executed, ended=ended)
 
     def finish(self, result: Response) -> None:
         """Answer the driver."""
