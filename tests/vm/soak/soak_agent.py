@@ -102,9 +102,11 @@ class Load(threading.Thread):
 class Agent:
     """What the host can ask for."""
 
-    def __init__(self, guest: str) -> None:
-        self.scsi, self.blk = scsi_node(f"{guest}-scsi"), blk_node(f"{guest}-blk")
-        self.doors = {self.scsi: ScsiDisk(self.scsi), self.blk: MailboxDisk(self.blk)}
+    def __init__(self, guest: str, doors: tuple[str, ...] = ("scsi", "blk")) -> None:
+        self.scsi = scsi_node(f"{guest}-scsi") if "scsi" in doors else ""
+        self.blk = blk_node(f"{guest}-blk") if "blk" in doors else ""
+        self.doors = {node: ScsiDisk(node) for node in (self.scsi,) if node}
+        self.doors |= {node: MailboxDisk(node) for node in (self.blk,) if node}
         self.plain = {node: DirectDisk(node) for node in self.doors}
         self.loads = [Load(node, sum(node.encode())) for node in self.doors]
         self.identifier = 0
@@ -164,4 +166,5 @@ def main() -> None:
         say(answer)
 
 
-main()
+if __name__ == "__main__":
+    main()
