@@ -45,11 +45,20 @@ def state_key(spec: GuestSpec) -> str:
 
     Raises:
         LabError: QEMU is not installed.
+        OSError: the image is not there.
     """
     with require_qemu().open("rb") as file:
         binary = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = [binary, platform.release(), qemu_command(spec, 0, Path("serial.log"))]
+    parts = [binary, platform.release(), qemu_command(spec, 0, Path("serial.log")), _builds(spec)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _builds(spec: GuestSpec) -> list[tuple[str, int, int]]:
+    """Which build of the image it is: the guest's memory has parts of its disk, and another build has others there."""
+    if isinstance(spec.image, DiskImage):
+        return []
+    files = (spec.image.kernel, spec.image.initrd, spec.image.root)
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def require_qemu() -> Path:

@@ -27,11 +27,12 @@ UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 @dataclass(frozen=True, slots=True)
 class DiskOrder:
-    """What a marker asks for."""
+    """What a marker asks for; `blk` is an export of its own, `mailbox` one with token copy in it."""
 
     name: str
     size: int
     blk: bool
+    mailbox: bool
     options: Mapping[str, str]
 
     @property
@@ -54,9 +55,11 @@ def ordered_disks(item: pytest.Item) -> tuple[DiskOrder, ...]:
     return orders
 
 
-def _order(name: str, *, size: str | int = DEFAULT_SIZE, blk: bool = False, **options: Any) -> DiskOrder:
+def _order(
+    name: str, *, size: str | int = DEFAULT_SIZE, blk: bool = False, mailbox: bool = False, **options: Any
+) -> DiskOrder:
     words = {key.replace("_", "-"): _word(value) for key, value in options.items()}
-    return DiskOrder(name, in_bytes(size), blk, words)
+    return DiskOrder(name, in_bytes(size), blk or mailbox, mailbox, words)
 
 
 def _word(value: object) -> str:

@@ -107,17 +107,21 @@ class OdxGuest:
         node = self.node(disk, blk=blk)
         return self.sh(f"dd if={node} bs=1M iflag=direct 2> /dev/null | sha256sum").split()[0]
 
+    def scripts(self) -> str:
+        """The folder in the guest with our Linux guest scripts, put there when first wanted."""
+        if not self._scripts:
+            self.sh(f"rm -rf /tmp/{SCRIPTS}")
+            self._scripts = self.live.upload(data_folder("guest_scripts") / "linux", SCRIPTS)
+        return self._scripts
+
     def script(self, name: str, *arguments: str, seconds: float = COMMAND_SECONDS) -> Any:
         """Run one of our Linux guest scripts (guest_scripts/linux) and return the object that it prints.
 
         Raises:
             AssertionError: it failed.
         """
-        if not self._scripts:
-            self.sh(f"rm -rf /tmp/{SCRIPTS}")
-            self._scripts = self.live.upload(data_folder("guest_scripts") / "linux", SCRIPTS)
         return json.loads(
-            self.sh(shlex.join(["python3", f"{self._scripts}/{name}", *arguments]), seconds=seconds)
+            self.sh(shlex.join(["python3", f"{self.scripts()}/{name}", *arguments]), seconds=seconds)
         )
 
     def upload(self, folder: Path, name: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qemu_odx.pytest_plugin.tokens import OdxTokens
 
 MARKERS = (
-    "odx_disk(name, size='64M', blk=False, **options): a disk of the test; blk: as a virtio-blk device too",
+    "odx_disk(name, size='64M', blk=False, mailbox=False, **options): a disk of the test; blk: virtio-blk too",
     "odx_server(*arguments): more arguments for the test's qemu-odx serve",
     "odx_guest(image=None, fresh=None, memory_mib=384, cpus=2): what the test's guest is like",
 )

@@ -44,6 +44,7 @@ class OdxServer:
         self, orders: tuple[DiskOrder, ...], arguments: tuple[str, ...], folder: Path, artifacts: Artifacts
     ) -> None:
         self.folder = folder
+        self._orders = orders
         self.artifacts = artifacts
         self.scsi_socket = folder / "scsi.sock"
         self.blk_sockets = {
@@ -71,9 +72,9 @@ class OdxServer:
             ScsiExport(self._host_socket, every),
         ]
         exports += [
-            BlkExport(self.blk_sockets[disk.name], f"d{disk.number}")
-            for disk in self.disks
-            if disk.name in self.blk_sockets
+            BlkExport(self.blk_sockets[order.name], f"d{number}", mailbox=order.mailbox)
+            for number, order in enumerate(self._orders)
+            if order.blk
         ]
         command = [
             *serve_command(self._specs, exports),

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from platformdirs import user_cache_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     Inner = Callable[..., pytest.RunResult]
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+CACHE = user_cache_path()
 README = Path(__file__).parents[2] / "README.md"
 LIVES = """
 import pytest
@@ -81,6 +87,37 @@ def test_the_file_in_the_readme_on_two_workers(inner: Inner, image: None, pytest
     result = inner(example, "-n", "2", "--dist", "loadfile", "-v")
     result.assert_outcomes(passed=2)
     assert {line[:5] for line in result.outlines if "PASSED" in line} == {"[gw0]", "[gw1]"}
+
+
+STAYING = """
+def test_that_takes_long(odx_guest, odx_disk):
+    node = odx_guest.node(odx_disk)
+    open("ready", "w").write(f"{odx_guest.live.machine.pid} {odx_guest._server.pid}")
+    odx_guest.sh("sleep 1000", seconds=1000)
+"""
+
+
+def test_ctrl_c_leaves_nothing(
+    pytester: pytest.Pytester, image: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither QEMU nor the disk server nor their folders."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pytester.makepyfile(STAYING)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=base"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as inner:
+        deadline = time.monotonic() + 200
+        while not (ready := Path("ready")).exists() or len(ready.read_text().split()) < 2:
+            assert inner.poll() is None, inner.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        pids = ready.read_text().split()
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        inner.send_signal(signal.SIGINT)
+        said, _ = inner.communicate(timeout=120)
+    assert inner.returncode == pytest.ExitCode.INTERRUPTED, said
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert [*tmp_path.glob("qemu-odx-*")] == []
 
 
 def test_lives_of_guests(inner: Inner, image: None, pytester: pytest.Pytester) -> None:

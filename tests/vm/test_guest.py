@@ -12,43 +12,27 @@ from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from conftest import Rig
-
     from qemu_odx.lab.image import Image
+    from qemu_odx.pytest_plugin.disks import OdxDisk
+    from qemu_odx.pytest_plugin.guests import OdxGuest
 
-AWAIT_DISKS = "for i in $(seq 100); do [ -b /dev/sdb ] && break; sleep 0.1; done; "
-
-
-def run(rig: Rig, command: str) -> str:
-    """The output of a command that must succeed."""
-    done = rig.guest.shell.run(AWAIT_DISKS + command, seconds=60)
-    assert done.status == 0, done.stderr
-    return done.stdout
+COMPLAINTS = "dmesg | grep -E '(sd |scsi|virtio|vd[a-z]).*(error|fail|unexpected|invalid|abort)' || true"
 
 
-def test_linux_finds_both_units(rig: Rig) -> None:
-    """Serial numbers arrive by VPD page 80h."""
-    out = run(rig, "for d in /dev/sda /dev/sdb; do sg_vpd -p 0x80 $d; done")
-    assert "odx-source" in out
-    assert "odx-destination" in out
+@pytest.mark.odx_disk("source")
+@pytest.mark.odx_disk("destination", blk=True)
+@pytest.mark.odx_guest(fresh=True)
+def test_linux_takes_the_disks_as_they_are(odx_guest: OdxGuest, odx_disks: tuple[OdxDisk, ...]) -> None:
+    """Serial numbers arrive by VPD page 80h and by GET_ID, and the kernel has no word on our answers."""
+    for disk in odx_disks:
+        assert disk.serial in odx_guest.sh(f"sg_vpd -p 0x80 {odx_guest.node(disk)}")
+    assert odx_guest.node(odx_disks[1], blk=True).startswith("/dev/vd")
+    assert odx_guest.sh(COMPLAINTS) == ""
 
 
-def test_linux_finds_the_blk_disk(rig: Rig) -> None:
-    """The serial number arrives by GET_ID."""
-    assert "odx-destination" in run(rig, "cat /sys/block/vd*/serial")
-
-
-def test_sg_utils_decode_the_copy_limits(rig: Rig) -> None:
+def test_sg_utils_decode_the_copy_limits(odx_guest: OdxGuest, odx_disk: OdxDisk) -> None:
     """An independent decoder reads page 8Fh."""
-    assert "Block Device ROD Token Limits" in run(rig, "sg_vpd -p 0x8f /dev/sda")
-
-
-def test_kernel_complains_of_nothing(rig: Rig) -> None:
-    """Linux accepted the disks without a word on their answers."""
-    out = run(
-        rig, "dmesg | grep -E '(sd |scsi|virtio|vd[a-z]).*(error|fail|unexpected|invalid|abort)' || true"
-    )
-    assert out == ""
+    assert "Block Device ROD Token Limits" in odx_guest.sh(f"sg_vpd -p 0x8f {odx_guest.node(odx_disk)}")
 
 
 def test_silent_guest_is_reported_with_its_last_words(image: Image) -> None:

@@ -3,80 +3,77 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_odx.lab.paths import data_folder
-
 if TYPE_CHECKING:
-    from conftest import Rig
+    from qemu_odx.pytest_plugin.disks import OdxDisk
+    from qemu_odx.pytest_plugin.guests import OdxGuest
 
 MIB = 1 << 20
 COPIED = 16
 SOURCE, DESTINATION = 16, 48
 """Mebibytes: where `copy_check.py` puts them."""
-SCRIPTS = "/tmp/mailbox"  # noqa: S108 - in the guest
-COPY = (
-    f"python3 {SCRIPTS}/odx_copy.py --mailbox --source odx-destination --destination odx-destination"
-    f" --mebibytes {COPIED}"
-)
+WINDOW = 512 << 10
+"""Byte at which the mailbox is by default."""
+
+pytestmark = pytest.mark.odx_disk("disk", size="256M", mailbox=True)
 
 
-@pytest.fixture(scope="module")
-def guest(rig: Rig) -> Rig:
-    """The guest, with the scripts in it."""
-    rig.guest.shell.upload(data_folder("guest_scripts") / "linux", SCRIPTS)
-    return rig
+def copy(guest: OdxGuest, disk: OdxDisk) -> dict[str, dict[str, object]]:
+    """What `odx_copy.py --mailbox` found."""
+    both = ("--source", disk.serial, "--destination", disk.serial)
+    found: dict[str, dict[str, object]] = guest.script(
+        "odx_copy.py", "--mailbox", *both, "--mebibytes", str(COPIED)
+    )
+    return found
 
 
-def run(rig: Rig, command: str) -> str:
-    """The output of a command that must succeed."""
-    done = rig.guest.shell.run(command, seconds=120)
-    rig.backend.check()
-    assert done.status == 0, done.stderr
-    return done.stdout
+def inside(guest: OdxGuest, program: str) -> str:
+    """The output of a Python program in the folder of our scripts."""
+    return guest.sh(f"cd {guest.scripts()} && python3 - <<'END'\n{program}\nEND").strip()
 
 
-def test_copy_by_token_through_the_mailbox(guest: Rig) -> None:
+def stretch(disk: OdxDisk, offset: int, length: int) -> bytes:
+    """Bytes of the image file itself."""
+    with disk.path.open("rb") as image:
+        image.seek(offset)
+        return image.read(length)
+
+
+def test_copy_by_token_through_the_mailbox(odx_guest: OdxGuest, odx_disk: OdxDisk) -> None:
     """The data as it was arrives, as the guest reads it, as SCSI reads it, and as the host finds it in the image."""
-    with (guest.folder / "d1.img").open("rb") as image:
-        image.seek(512 << 10)
-        under_the_window = image.read(512 << 10)
-        found = json.loads(run(guest, COPY))
-        image.seek(DESTINATION * MIB)
-        arrived = hashlib.sha256(image.read(COPIED * MIB)).hexdigest()
-        image.seek(512 << 10)
-        assert image.read(512 << 10) == under_the_window
+    under_the_window = stretch(odx_disk, WINDOW, WINDOW)
+    found = copy(odx_guest, odx_disk)
+    arrived = hashlib.sha256(stretch(odx_disk, DESTINATION * MIB, COPIED * MIB)).hexdigest()
+    assert stretch(odx_disk, WINDOW, WINDOW) == under_the_window
     hashes = found["sha256"]
     assert hashes["source_before"] == hashes["destination"] == arrived
     assert hashes["source_after"] != hashes["source_before"]
-    assert 0 < found["token_copy"]["ring_bytes"] < 256 << 10
-    node = "$(grep -l odx-destination /sys/block/sd*/device/vpd_pg80 | cut -d/ -f4)"
-    by_scsi = run(
-        guest, f"dd if=/dev/{node} bs=1M iflag=direct skip={DESTINATION} count={COPIED} | sha256sum"
-    )
+    assert 0 < int(str(found["token_copy"]["ring_bytes"])) < 256 << 10
+    node = odx_guest.node(odx_disk)
+    by_scsi = odx_guest.sh(f"dd if={node} bs=1M iflag=direct skip={DESTINATION} count={COPIED} | sha256sum")
     assert by_scsi.split()[0] == arrived
 
 
-def test_runs_one_after_the_other_find_slots(guest: Rig) -> None:
+def test_runs_one_after_the_other_find_slots(odx_guest: OdxGuest, odx_disk: OdxDisk) -> None:
     """Each is another user, within the lease of the one before."""
+    node = odx_guest.node(odx_disk, blk=True)
     inquiry = (
-        f"import sys; sys.path.insert(0, '{SCRIPTS}')\n"
-        "from blk_mailbox import MailboxDisk; from disks import blk_node; from odx import serial_number\n"
-        "print(serial_number(MailboxDisk(blk_node('odx-destination'))))\n"
+        "from blk_mailbox import MailboxDisk; from odx import serial_number\n"
+        f"print(serial_number(MailboxDisk('{node}')))"
     )
     for _ in range(3):
-        assert run(guest, f'python3 -c "{inquiry}"').strip() == "odx-destination"
+        assert inside(odx_guest, inquiry) == odx_disk.serial
 
 
-def test_a_disk_without_a_mailbox(guest: Rig) -> None:
+def test_a_disk_without_a_mailbox(odx_guest: OdxGuest, odx_disk: OdxDisk) -> None:
     """One line with the cure: here the place is wrong."""
+    node = odx_guest.node(odx_disk, blk=True)
     look = (
-        f"import sys; sys.path.insert(0, '{SCRIPTS}')\n"
-        "from blk_mailbox import MailboxDisk; from disks import DiskError, blk_node\n"
-        "try: MailboxDisk(blk_node('odx-destination'), 0)\n"
-        "except DiskError as error: print(error)\n"
+        "from blk_mailbox import MailboxDisk; from disks import DiskError\n"
+        f"try: MailboxDisk('{node}', 0)\n"
+        "except DiskError as error: print(error)"
     )
-    assert "has no mailbox at byte 0: export it with mailbox=on" in run(guest, f'python3 -c "{look}"')
+    assert "has no mailbox at byte 0: export it with mailbox=on" in inside(odx_guest, look)

@@ -19,7 +19,10 @@ from qemu_odx.lab.saved_state import KEPT_STATES, StateCache, state_key, why_not
 def spec(tmp_path: Path) -> GuestSpec:
     """A guest of the lab's Linux image."""
     folder = tmp_path / "image"
-    folder.mkdir()
+    for name in ("image", "other"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for file in ("vmlinux", "initrd", "root.erofs"):
+            (tmp_path / name / file).write_text(name)
     return GuestSpec(Image("linux", folder), "tcg", hotplug_ports=2)
 
 
@@ -49,6 +52,9 @@ def test_everything_that_a_state_depends_on_is_in_its_name(spec: GuestSpec, qemu
     keys = {state_key(one) for one in specs}
     assert len(keys) == len(specs)
     assert state_key(spec) == state_key(replace(spec))
+    os.utime(spec.image.root, (1, 1))
+    assert state_key(spec) not in keys, "another build of the image"
+    keys.add(state_key(spec))
     qemu.write_text("#!/bin/sh\n# another version\n")
     assert state_key(spec) not in keys
 
