@@ -54,7 +54,7 @@ def state_key(spec: GuestSpec) -> str:
 
 
 def _builds(spec: GuestSpec) -> list[tuple[str, int, int]]:
-    """Which build of the image it is: the guest's memory has parts of its disk, and another build has others there."""
+    """Which build of the image it is: memory holds parts of the disk, and another build has others there."""
     if isinstance(spec.image, DiskImage):
         return []
     files = (spec.image.kernel, spec.image.initrd, spec.image.root)
