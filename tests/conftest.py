@@ -21,6 +21,7 @@ settings.register_profile("qemu_odx", deadline=None, database=None)
 settings.load_profile("qemu_odx")
 
 
+pytest_plugins = ["pytester"]  # for tests/plugin; pytest wants to hear of it here
 CLONE_NEWNS = 0x00020000
 
 

@@ -12,7 +12,6 @@ from qemu_odx.lab.image import ensure_image
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytest_plugins = ["pytester"]
 CACHE = user_cache_path()
 """Before pytester gives its pytest another home: images are not built twice."""
 
