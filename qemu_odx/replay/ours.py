@@ -18,7 +18,7 @@ from qemu_odx.replay.port import Ending, ReplayError
 from qemu_odx.tap.decision import Decision
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.port import LoginNexus, Task
-from qemu_odx.target.target import Target
+from qemu_odx.target.target import NO_ATTENTION, Target
 from qemu_odx.testing.clock import VirtualClock
 from qemu_odx.testing.driver import DriverQueue
 from qemu_odx.testing.ram import GuestRam
@@ -97,9 +97,12 @@ class OurDevice:
         self._ram = GuestRam(_RAM)
         self._disks = {name: _disk(state, images.get(name)) for name, state in script.disks.items()}
         self._exports = {item["id"]: self._export(item) for item in script.head["exports"]}
-        for export, nexuses in script.head.get("nexuses", {}).items():
-            for nexus in nexuses:
-                self._settle(self._exports[export].target, _nexus(nexus))
+        self._unsettled = {
+            (export, nexus, lun)
+            for export, nexuses in script.head.get("nexuses", {}).items()
+            for nexus in nexuses
+            for lun in self._exports[export].target.luns()
+        }
 
     def passed(self, clock: float) -> None:
         """Let the clock stand there; what has expired meanwhile is over."""
@@ -171,6 +174,7 @@ class OurDevice:
 
     def _scsi(self, export: _Export, step: Step, data_out: bytes) -> Ending:
         record = step.record
+        self._settle(export, record)
         room = sum(record["in"]) - scsi.RESPONSE_SIZE if "in" in record else _ROOM
         return self._command(
             export.target, export.nexus, record["lun"], bytes.fromhex(record["cdb"]), data_out, room
@@ -189,12 +193,18 @@ class OurDevice:
         reply = replies[0]
         return Ending(status_name(reply.status), reply.sense, bytes(data_in[: reply.data_in_length]))
 
-    def _settle(self, target: Target, nexus: Hashable) -> None:
-        """A nexus that the server knew when the recording began: it is told no more of its power on."""
-        for lun in target.luns():
-            for _ in range(_ATTENTIONS):
-                if self._command(target, nexus, lun, _TEST_UNIT_READY, b"", 0).status == "GOOD":
-                    break
+    def _settle(self, export: _Export, record: dict[str, Any]) -> None:
+        """A nexus that was known when the recording began had been told of its power on, or was told just then."""
+        key = record["export"], record["nexus"], record["lun"]
+        if key not in self._unsettled or record["name"] in NO_ATTENTION:
+            return
+        self._unsettled.discard(key)
+        if (record.get("sense") or {}).get("key") == "UNIT ATTENTION":
+            return
+        for _ in range(_ATTENTIONS):
+            ending = self._command(export.target, export.nexus, record["lun"], _TEST_UNIT_READY, b"", 0)
+            if ending.status == "GOOD":
+                break
 
     def _control(self, export: _Export, step: Step) -> Ending:
         """Nothing is in flight here, so most functions have nothing to do."""

@@ -45,7 +45,7 @@ _UNNOTED = (
     "PREVENT ALLOW MEDIUM REMOVAL",
 )
 """How the names of commands begin whose effect ends with the process."""
-_NO_ATTENTION = frozenset({"INQUIRY", "REPORT LUNS", "REQUEST SENSE"})
+NO_ATTENTION = frozenset({"INQUIRY", "REPORT LUNS", "REQUEST SENSE"})
 """Commands that neither report nor clear a unit attention (SAM-5 5.14)."""
 
 
@@ -173,7 +173,7 @@ class Target:
             return self._unknown(task.cdb)
         if control_naca(task.cdb, operation.length):
             return sense.INVALID_FIELD_IN_CDB.at(operation.length - 1, in_cdb=True, bit=2)
-        if operation.name not in _NO_ATTENTION:
+        if operation.name not in NO_ATTENTION:
             pending = unit.attention(task.nexus)
             if pending is not None:
                 return pending

@@ -172,8 +172,9 @@ def test_a_wrong_byte_of_a_copy_is_found(file: Path, monkeypatch: pytest.MonkeyP
     """At the first read of what was copied, and the exit code says so."""
     real: Callable[..., Any] = copying.copy_rod
 
-    def wrong(source: Any, offset: int, destination: Any, extents: Any, operation: Any) -> Any:
-        result = real(source, offset, destination, extents, operation)
+    def wrong(*given: Any, **more: Any) -> Any:
+        result = real(*given, **more)
+        destination, extents = given[2:4]
         destination.write(extents[0].offset, [b"\xff" * destination.block_size])
         return result
 
