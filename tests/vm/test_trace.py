@@ -29,7 +29,7 @@ def test_a_guest_is_recorded_and_replayed(
 ) -> None:
     """Linux writes, copies by token, overwrites the source meanwhile, reads back by either device: the same again."""
     file, runner = tmp_path / "guest.jsonl", CliRunner()
-    source, destination = odx_disks
+    source, destination = sorted(odx_disks, key=lambda disk: "destination" in disk.serial)
     odx_server.execute("odx-trace-start", {"file": str(file), "data": "on"})
     serials = ("--source", source.serial, "--destination", destination.serial)
     found = odx_guest.script("odx_copy.py", *serials, "--mebibytes", "8")
