@@ -49,13 +49,22 @@ class Ports:
         self._taken.clear()
 
 
-def plug_commands(name: str, plug: Plug, bus: str) -> list[tuple[str, dict[str, Any]]]:
-    """QMP: the socket, then the device on it."""
+def plug_commands(
+    name: str, plug: Plug, bus: str, *, scsi_reconnects: bool = False
+) -> list[tuple[str, dict[str, Any]]]:
+    """QMP: the socket, then the device on it.
+
+    Args:
+        name: identifier of the device.
+        plug: the device.
+        bus: where it is plugged in.
+        scsi_reconnects: this QEMU can connect vhost-user-scsi again; see `abilities.py`.
+    """
     socket: dict[str, Any] = {
         "addr": {"type": "unix", "data": {"path": str(plug.socket)}},
         "server": False,
     }
-    if plug.kind == "blk":  # QEMU 7.2 refuses vhost-user-scsi on a socket that reconnects
+    if plug.kind == "blk" or scsi_reconnects:
         socket["reconnect"] = RECONNECT_SECONDS
     queues = {"num-queues" if plug.kind == "blk" else "num_queues": plug.queues}
     return [

@@ -10,6 +10,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from qemu_odx.lab.abilities import abilities
 from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import EndedError, LabError, MissingError, tail
 from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
@@ -168,7 +169,8 @@ class QemuMachine:
         require_served([plug.socket])
         port = self._ports.take(name)
         try:
-            for command, arguments in plug_commands(name, plug, port):
+            reconnects = plug.kind == "scsi" and abilities(PROGRAM).scsi_reconnects
+            for command, arguments in plug_commands(name, plug, port, scsi_reconnects=reconnects):
                 self.execute(command, arguments)
         except LabError:
             with suppress(LabError):
