@@ -1,6 +1,6 @@
 """What the installed QEMU can do, found by trying, and remembered for as long as the program stays the same.
 
-May import: errors, paths, process, qmp. Used by machines and by `qemu-odx doctor`. Version numbers decide nothing here:
+May import: errors, paths, process, qmp. Used by machines and `qemu-odx doctor`. Version numbers decide nothing:
 distributions patch.
 """
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.lab.accelerator import choose_accelerator
 from qemu_odx.lab.adapters.linux import LinuxAdapter, lab_linux
+from qemu_odx.lab.adapters.windows import WindowsAdapter
+from qemu_odx.lab.adapters.wine import lab_wine
 from qemu_odx.lab.config.model import MEBIBYTE, SCSI
 from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import LabError
@@ -53,7 +55,8 @@ def prepare(guest: Guest, report: Callable[[str], None]) -> Prepared:
         image = own_image(guest)
         return Prepared(guest, image, own_adapter(guest))
     built = ensure_image(guest.image, report=report)
-    return Prepared(guest, built, lab_linux(built))
+    adapter = lab_wine(built) if guest.image == "wine" else lab_linux(built)
+    return Prepared(guest, built, adapter)
 
 
 def system_of(guest: Guest) -> str:
@@ -90,7 +93,7 @@ def own_image(guest: Guest) -> DiskImage:
 def own_adapter(guest: Guest) -> GuestAdapter:
     """How to use the user's image."""
     login = Login(guest.user, guest.private_key, None)
-    return LinuxAdapter(login)
+    return WindowsAdapter(login) if guest.system == "windows" else LinuxAdapter(login)
 
 
 def make_machine(lab: Lab, prepared: Prepared, sockets: Mapping[str, Path], folder: Path) -> Machine:

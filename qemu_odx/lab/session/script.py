@@ -60,6 +60,8 @@ def _interpreter(suffix: str, system: str) -> Sequence[str]:
         return POWERSHELL
     if suffix == ".sh":
         return ("sh",)
+    if suffix == ".exe":
+        return ()  # Windows starts it, and in the Wine guest its adapter
     return () if system == "windows" else ("sh", "-c", MAKE_EXECUTABLE)
 
 
