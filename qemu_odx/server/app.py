@@ -175,6 +175,8 @@ class Server:
 
     def power_cut(self) -> NoReturn:
         """The host's crash, modelled: see `server/power.py`. The process ends as it is, with `power.EXIT_CODE`."""
+        if self._backend.state:
+            self._backend.state.host_crashed()
         disks = [served.disk for served in self._backend.disks.values()]
         power.cut_power(disks, self._backend.manager)
         if trace := self._backend.tracing.stop():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BLOCKS = 4096
 
 
-def serve(folder: Path, seed: int, after: int, kind: str) -> ServeProcess:
+def serve(folder: Path, seed: int, after: int, kind: str, *more: str) -> ServeProcess:
     """A server whose power goes during the `after`th change; a source disk without the layer beside it."""
     cut = f"layers=power-cut,power-cut-seed={seed},power-cut-after={after}"
     unit = "lun0=d0,lun1=src" if kind == "scsi" else "disk=d0"
@@ -38,6 +38,7 @@ def serve(folder: Path, seed: int, after: int, kind: str) -> ServeProcess:
             *("--disk", f"id=d0,path={folder}/d0.img,size={BLOCKS * 512},{cut}"),
             *("--disk", f"id=src,path={folder}/src.img,size={BLOCKS * 512}"),
             *("--export", f"type=vhost-user-{kind},socket={folder}/s.sock,{unit}"),
+            *more,
         ]
     )
 
@@ -157,14 +158,31 @@ def test_scsi_in_write_through_mode(tmp_path: Path, way: str) -> None:
     assert on_the_medium(tmp_path, len(done)) == expected
 
 
-def test_no_token_outlives_the_power(tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", [False, True], ids=["no state", "with a state folder"])
+def test_no_token_outlives_the_power(tmp_path: Path, *, state: bool) -> None:
     """The next server does not know it, or knows that it was cancelled: it never shows data that were lost."""
-    with serve(tmp_path, 2, 2, "scsi") as server, ScsiGuest(tmp_path / "s.sock") as guest:
+    more = ("--state", str(tmp_path / "state")) if state else ()
+    with serve(tmp_path, 2, 2, "scsi", *more) as server, ScsiGuest(tmp_path / "s.sock") as guest:
         assert guest.initiator.write(0, 0, 1, b"n" * 512).good
         token = guest.initiator.token(0, [Range(0, 1)])
         play(server, guest.front, lambda number, data: _insist(guest, number, data))
-    with serve(tmp_path, 2, 1000, "scsi") as _, ScsiGuest(tmp_path / "s.sock") as guest:
-        assert guest.initiator.write_token(1, token, [Range(0, 1)]).fault in {(5, 0x23, 4), (5, 0x23, 8)}
+    with serve(tmp_path, 2, 1000, "scsi", *more), ScsiGuest(tmp_path / "s.sock") as guest:
+        cause = 8 if state else 4
+        assert guest.initiator.write_token(1, token, [Range(0, 1)]).fault == (5, 0x23, cause)
+
+
+def test_a_token_in_use_does_not_either(tmp_path: Path) -> None:
+    """The power goes in the second step of a copy in the background: neither token nor copy comes back."""
+    state = ("--state", str(tmp_path / "state"))
+    with serve(tmp_path, 2, 2, "scsi", *state) as server, ScsiGuest(tmp_path / "s.sock") as guest:
+        initiator = guest.initiator
+        assert initiator.write(1, 0, 2048, b"t" * 2048 * 512).good
+        token = initiator.token(1, [Range(0, BLOCKS)])
+        assert initiator.write_token(0, token, [Range(0, BLOCKS)], immediate=True, identifier=77).good
+        assert server._process.wait(PATIENCE) == EXIT_CODE
+    with serve(tmp_path, 2, 1000, "scsi", *state), ScsiGuest(tmp_path / "s.sock") as guest:
+        assert guest.initiator.write_token(0, token, [Range(0, 1)]).fault == (5, 0x23, 8)
+        assert guest.initiator.information(0, 77).fault == (5, 0x24, 0)
 
 
 def _insist(guest: ScsiGuest, number: int, data: bytes) -> None:

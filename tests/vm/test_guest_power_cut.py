@@ -25,7 +25,7 @@ from qemu_odx.server.power import EXIT_CODE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CUTS = int(os.environ.get("ODX_POWER_CUTS", "12"))
+CUTS = int(os.environ.get("ODX_POWER_CUTS", "8"))
 """Cut points of each disk."""
 MIB = 1 << 20
 CHECKED = 100

@@ -93,6 +93,10 @@ class StateFolder:
             for image in tuple(self._images.values()):
                 image.beat()
 
+    def host_crashed(self) -> None:
+        """A crash of the host is modelled: a successor finds the journal of another start of the host."""
+        self.store.write("INSERT OR REPLACE INTO facts VALUES('boot', ?)", ("modelled",))
+
     def close(self) -> None:
         """No more notes; another server may have the folder."""
         self.store.close()
