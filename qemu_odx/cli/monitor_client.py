@@ -14,10 +14,12 @@ Exit codes: 0 done, 1 the server refused (its sentence on stderr), 2 wrong usage
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import socket
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
+import sys
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import rich_click as click
 from qemu.qmp import ExecuteError, QMPClient, QMPError
@@ -30,23 +32,22 @@ F = TypeVar("F", bound="Callable[..., Any]")
 VARIABLE = "QEMU_ODX_MONITOR"
 UNREACHABLE = 3
 """Exit code: no server listens."""
-_CONNECT_SECONDS = 30.0
+_CONNECT_SECONDS = 20.0
 
 
-class MonitorFailure(click.ClickException):
+class MonitorFailure(Exception):  # noqa: N818 - the server refused: that is no error of ours
     """The server refused a command: its own sentence.
 
     Attributes:
         error_class: of the QMP error, empty if there was none.
+        exit_code: of a command that ends with it.
     """
+
+    exit_code = 1
 
     def __init__(self, message: str, error_class: str = "") -> None:
         super().__init__(message)
         self.error_class = error_class
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """One sentence on stderr."""
-        click.echo(f"qemu-odx: {self.message}", file=file, err=file is None)
 
 
 class NoServerError(MonitorFailure):
@@ -56,7 +57,19 @@ class NoServerError(MonitorFailure):
 
 
 def monitor_options(function: F) -> F:
-    """The options of every thin client: `monitor`, where the server listens, and `as_json`."""
+    """The options of every thin client: `monitor`, where the server listens, and `as_json`.
+
+    A command that fails ends with one sentence on stderr and the exit code of the failure.
+    """
+
+    @functools.wraps(function)
+    def checked(*args: object, **options: object) -> object:
+        try:
+            return function(*args, **options)
+        except MonitorFailure as error:
+            click.echo(f"qemu-odx: {error}", err=True)
+            sys.exit(error.exit_code)
+
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
     monitor = click.option(
         "--monitor",
@@ -66,7 +79,7 @@ def monitor_options(function: F) -> F:
         show_envvar=True,
         help="The monitor's socket of a running 'qemu-odx serve --monitor PATH'.",
     )
-    return monitor(as_json(function))
+    return cast("F", monitor(as_json(checked)))
 
 
 def print_json(value: object) -> None:
@@ -92,9 +105,11 @@ class MonitorClient:
         self._client = QMPClient("qemu-odx")
         try:
             self._run(asyncio.wait_for(self._client.connect(connection), _CONNECT_SECONDS))
-        except BaseException:
+        except BaseException as error:
             connection.close()
             self._loop.close()
+            if isinstance(error, TimeoutError | NoServerError):
+                raise NoServerError(f"who listens at {path} sends no greeting: is it a monitor?") from error
             raise
 
     def __enter__(self) -> Self:

@@ -44,7 +44,7 @@ class OperationTimes:
         queued: from the request's arrival to its start.
         served: from there to its end.
         errors: how many did not end well.
-        length: bytes of their data.
+        length: bytes that were transferred.
     """
 
     queued: Histogram = field(default_factory=Histogram)
@@ -77,7 +77,7 @@ class ExportStatistics:
         times.queued.add(started - exchange.taken)
         times.served.add(outcome.ended - started)
         times.errors += bool(outcome.status or outcome.aborted)
-        times.length += exchange.length
+        times.length += outcome.data_in + outcome.data_out
 
 
 class Statistics:

@@ -67,7 +67,7 @@ class OperationStatistics:
         queue: its index in the device; missing for commands through a mailbox.
         operation: the SCSI command, virtio-blk request or task management function.
         errors: how many did not end well.
-        bytes: of their data, both ways.
+        bytes: transferred, both ways.
         queued: from when they were taken to when they were begun: what faults or the order of things held them.
         served: from there to completion.
     """
