@@ -1,0 +1,85 @@
+"""One life of a server without its process: disks, a target and a journal in a folder; it can be killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from qemu_odx.disk.file import open_disk
+from qemu_odx.server.journal.folder import StateFolder
+from qemu_odx.server.journal.revival import revive
+from qemu_odx.target.manager import CopyManager
+from qemu_odx.target.port import LoginNexus, Task
+from qemu_odx.target.target import Target
+from qemu_odx.testing.initiator import Answer, Initiator
+from qemu_odx.testing.runner import InlineRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SIZE = 1 << 20
+NEXUS = LoginNexus("p", 1)
+
+
+class Life:
+    """Two disks, d0 and d1, as logical units 0 and 1.
+
+    Args:
+        folder: of the images, and of the state folder `state`.
+        clock: of the copy manager.
+        more: for `StateFolder`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        policy: Any = "copy-before-write",
+        **more: Any,
+    ) -> None:
+        self.folder = folder
+        self.state = StateFolder(folder / "state", **more)
+        self.disks = [self._disk(name, policy) for name in ("d0", "d1")]
+        self.runner = InlineRunner()
+        self.manager = CopyManager(self.runner, clock, journal=self.state.copies(clock))
+        revive(self.manager, self.state, self.disks)
+        self.target = Target.on(dict(enumerate(self.disks)), self.manager, self.runner)
+        self.target.port = NEXUS.port
+        self.manager.go_on()
+        self.initiator = Initiator(self.carry)
+        for lun in range(2):
+            self.initiator.command(lun, "00")
+        self.state.beat()
+
+    def _disk(self, name: str, policy: Any) -> Any:
+        journal = self.state.disk(name)
+        return open_disk(name, self.folder / f"{name}.img", size=SIZE, snapshots=policy, journal=journal)
+
+    def carry(self, lun: int, cdb: bytes, data_out: bytes, stamp: bytes | None = None) -> Answer:
+        """Send a command."""
+        replies: list[Any] = []
+        into = bytearray(0 if data_out else 8192)
+        views = [memoryview(data_out)], [memoryview(into)]
+        self.target.submit(Task(NEXUS, lun, cdb, *views, replies.append, stamp=stamp))
+        (reply,) = replies
+        return Answer(reply.status, reply.sense, bytes(into[: reply.data_in_length]))
+
+    def kill(self) -> None:
+        """Nothing is written any more, and every lock is gone."""
+        self.state.store._failed = None
+        self.state.store._db.close()
+        os.close(self.state._lock)
+        for disk in self.disks:
+            disk._file.close()
+            if disk._side._file:
+                disk._side._file.close()
+
+    def end(self) -> None:
+        """An orderly end."""
+        self.manager.pause()
+        for disk in self.disks:
+            disk.close()
+        self.state.close()
