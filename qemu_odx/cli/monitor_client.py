@@ -39,6 +39,7 @@ class MonitorFailure(Exception):  # noqa: N818 - the server refused: that is no 
     """The server refused a command: its own sentence.
 
     Attributes:
+        message: the sentence.
         error_class: of the QMP error, empty if there was none.
         exit_code: of a command that ends with it.
     """
@@ -47,6 +48,7 @@ class MonitorFailure(Exception):  # noqa: N818 - the server refused: that is no 
 
     def __init__(self, message: str, error_class: str = "") -> None:
         super().__init__(message)
+        self.message = message
         self.error_class = error_class
 
 

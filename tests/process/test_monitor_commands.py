@@ -114,7 +114,7 @@ def test_a_token_from_birth_to_death(monitor: Checked, guest: ScsiGuest) -> None
     assert (told["age"], told["users"], told["owner"].partition("#")[0], told["type"]) == (
         0,
         0,
-        "s.sock#0",
+        "s.sock",
         "point-in-time-default",
     )
     assert initiator.write(0, 0, 128, bytes(65536)).good
