@@ -37,6 +37,8 @@ _COMMANDS: Final = {
     "trace": "qemu_odx.cli.trace",
     "replay": "qemu_odx.cli.replay",
     "fault": "qemu_odx.cli.fault",
+    "corruption": "qemu_odx.cli.corruption",
+    "power": "qemu_odx.cli.power",
     "doctor": "qemu_odx.cli.doctor",
     "config": "qemu_odx.cli.config",
     "completion": "qemu_odx.cli.completion",

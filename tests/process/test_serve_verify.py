@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -157,3 +160,38 @@ def test_a_look_at_what_a_crash_would_leave(server: ServeProcess) -> None:
     eventually(lambda: not server.alive, "it did not end")
     assert server.terminate() == 3
     assert (folder / "d0.img").read_bytes().startswith(b"f" * 4096)
+
+
+def qemu_odx(server: ServeProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, on the server's monitor."""
+    environment = {**os.environ, "QEMU_ODX_MONITOR": str(server.cwd / "m.sock")}
+    command = [sys.executable, "-m", "qemu_odx", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_the_command_line(server: ServeProcess) -> None:
+    """Findings with an exit code of their own; a picture; a cut."""
+    folder = server.cwd
+    with ScsiGuest(folder / "s.sock") as guest:
+        assert guest.initiator.write(0, 9, 1, b"w" * 512).good
+    done = qemu_odx(server, "corruption", "scan", "--disk", "d0")
+    assert (done.returncode, done.stdout) == (0, "disk d0: 0 wrong of 4096 blocks compared\n")
+    corrupt(folder, 9)
+    done = qemu_odx(server, "corruption", "scan", "--disk", "d0", "--json")
+    assert done.returncode == 4
+    assert json.loads(done.stdout)[0]["first"]["block"] == 9
+    done = qemu_odx(server, "corruption", "show")
+    assert done.returncode == 4
+    assert "block 9 (byte 4608) is wrong: a scan found" in done.stdout
+    done = qemu_odx(server, "corruption", "scan", "--disk", "d1")
+    assert (done.returncode, "add layers=verify" in done.stderr) == (1, True)
+    done = qemu_odx(
+        server, "power", "picture", "--disk", "d0", "--image", str(folder / "p.img"), "--seed", "3"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "blocks that were not flushed are lost (seed 3)" in done.stdout
+    assert (folder / "p.img").stat().st_size == BLOCKS * 512
+    done = qemu_odx(server, "power", "cut", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"cut": True})
+    assert server._process.wait(60) == 3
+    assert qemu_odx(server, "power", "cut").returncode == 3
