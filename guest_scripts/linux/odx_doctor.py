@@ -78,34 +78,42 @@ def offer(disk: Any) -> dict[str, Any]:
     return found
 
 
-def scsi_view(name: str) -> dict[str, Any]:
-    """A SCSI disk, asked by SG_IO."""
+def serial_of(name: str) -> str:
+    """The serial number of a disk, empty if it does not tell."""
+    if name.startswith("vd"):
+        return text_of(SYS_BLOCK / name / "serial")
     try:
         disk = ScsiDisk(f"/dev/{name}")
-        serial, offered = serial_number(disk), offer(disk)
-        return {"serial": serial, "path": "SG_IO", **offered, "token": proof(disk)}
-    except REFUSALS as error:
-        return {"serial": "", "path": "SG_IO", "error": str(error)}
+        try:
+            return serial_number(disk)
+        finally:
+            disk.close()
+    except REFUSALS:
+        return ""
 
 
-def blk_view(name: str) -> dict[str, Any]:
-    """A virtio-blk disk: only a mailbox takes commands."""
-    serial = text_of(SYS_BLOCK / name / "serial")
+def commands_on(name: str) -> dict[str, Any]:
+    """What token commands meet: SG_IO takes them to a SCSI disk, a mailbox to a virtio-blk disk."""
+    path, opener = ("SG_IO", ScsiDisk) if name.startswith("sd") else ("mailbox", MailboxDisk)
     try:
-        disk = MailboxDisk(f"/dev/{name}")
-        return {"serial": serial, "path": "mailbox", **offer(disk), "token": proof(disk)}
+        disk = opener(f"/dev/{name}")
+        try:
+            return {"path": path, **offer(disk), "token": proof(disk)}
+        finally:
+            disk.close()
     except REFUSALS as error:
-        return {"serial": serial, "path": "", "error": str(error)}
+        return {"path": path, "error": str(error)}
 
 
 def view(name: str) -> dict[str, Any]:
     """All about one disk."""
     return {
         "node": f"/dev/{name}",
+        "serial": serial_of(name),
         "driver": driver_of(name),
         "holders": sorted(path.name for path in (SYS_BLOCK / name / "holders").glob("*")),
         "mounts": mounts_of(name),
-        **(scsi_view(name) if name.startswith("sd") else blk_view(name)),
+        **commands_on(name),
     }
 
 
@@ -125,8 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Which layer of this guest lets token copies through?")
     parser.add_argument("--serial", help="only the disks with this serial number")
     wanted = parser.parse_args().serial
-    views = [view(name) for name in names()]
-    disks = [disk for disk in views if wanted in {None, disk["serial"]}]
+    disks = [view(name) for name in names() if wanted is None or serial_of(name) == wanted]
     print(json.dumps({"system": "linux", "version": platform.release(), "disks": disks}))
     return 0
 

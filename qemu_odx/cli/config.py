@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 
@@ -16,14 +16,22 @@ from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import disk_argument, export_argument
 from qemu_odx.lab.config.table import LabFileError
 from qemu_odx.server.config import parse_disk, parse_export
+from qemu_odx.server.faulting.options import parse_fault
 from qemu_odx.server.options import split_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 USAGE = 2
 FILE = click.argument(
     "file", type=click.Path(path_type=Path), default=Path("odx.toml"), metavar="[FILE]", required=False
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-PARSERS = {"--disk": parse_disk, "--export": parse_export}
+PARSERS: Mapping[str, Callable[[dict[str, str]], object]] = {
+    "--disk": parse_disk,
+    "--export": parse_export,
+    "--fault": parse_fault,
+}
 
 
 def check_option(option: str, value: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 from rich.console import Console
@@ -16,8 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from qemu_odx.cli.console import stdout_console
+from qemu_odx.cli.guest_options import Target, guest_options
+from qemu_odx.cli.lab_options import fail
 from qemu_odx.lab.doctor.checkup import FEATURES, Report, check_up
 from qemu_odx.lab.doctor.finding import Level
+from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
     from qemu_odx.lab.doctor.finding import Finding
@@ -43,17 +46,36 @@ STYLES = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what is well, too.")
-def doctor(*, needs: tuple[str, ...], folders: tuple[Path, ...], as_json: bool, verbose: bool) -> None:
+@guest_options
+def doctor(
+    *, needs: tuple[str, ...], folders: tuple[Path, ...], as_json: bool, verbose: bool, target: Target
+) -> None:
     """Find what would go wrong before anything is started, and say the cure.
+
+    With --guest or --ssh: which layer of a guest refuses ODX, or proof that tokens flow.
 
     Exit codes: 0 nothing will fail (there may be warnings), 1 something will.
     """
+    if target.wanted:
+        _examine(target, as_json=as_json)
     report = _checked_up(needs, folders)
     if as_json:
         click.echo(json.dumps(report.as_json()))
     else:
         print_report(report, verbose=verbose)
     sys.exit(0 if report.ok else 1)
+
+
+def _examine(target: Target, *, as_json: bool) -> NoReturn:
+    from qemu_odx.cli.doctor_guest import examine, say  # noqa: PLC0415 - ssh and trace are not needed without it
+
+    try:
+        guest, monitor = target.find()
+        view = examine(guest, target.question(), monitor)
+    except LabError as error:
+        fail("doctor", error)
+    say(view, as_json=as_json)
+    sys.exit(0 if view.ok else 1)
 
 
 def _checked_up(needs: tuple[str, ...], folders: tuple[Path, ...]) -> Report:

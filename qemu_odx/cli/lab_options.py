@@ -124,7 +124,7 @@ class LabChoice:
             raise LabOptionError(
                 "--ssh, --key and --os belong to --image", "name your image, or leave them out"
             )
-        user, port = _login(self.ssh or "root@22")
+        user, port = parse_login(self.ssh or "root@22")
         default = Guest("guest", self.guest, ())
         return Guest(
             "guest",
@@ -139,7 +139,8 @@ class LabChoice:
         )
 
 
-def _login(text: str) -> tuple[str, int]:
+def parse_login(text: str) -> tuple[str, int]:
+    """`USER@PORT` in its two parts. Raises LabOptionError if it is not that."""
     user, at, port = text.rpartition("@")
     if not (user and at and port.isdigit() and 0 < int(port) < 1 << 16):
         raise LabOptionError(f"--ssh {text}", "write USER@PORT, such as Administrator@22")

@@ -165,6 +165,48 @@ def await_text(terminal: int, wanted: str) -> None:
         seen += os.read(terminal, 1024).decode(errors="replace")
 
 
+def test_doctor_proves_that_tokens_flow(labs: Scratch) -> None:
+    """In the guest by a token, on the host by what its disk server saw."""
+    done = labs.run("doctor", "--guest", "pair/a", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert [disk["serial"] for disk in found["disks"]] == ["odx-d0", "odx-d1"]
+    assert all(disk["proven"] for disk in found["disks"])
+    populate, receive, write = found["host"]
+    assert populate["verdict"] == receive["verdict"] == "passes"
+    assert populate["found"].startswith("2 came, none was refused")
+    assert write["found"] == "did not come"
+
+
+def test_doctor_names_the_driver_that_refuses(labs: Scratch) -> None:
+    """virtio-blk without a mailbox: no command comes to the disk server."""
+    done = labs.run("doctor", "--guest", "pair/b", "--serial", "odx-d0", "--json")
+    (disk,) = json.loads(done.stdout)["disks"]
+    assert done.returncode == 1
+    assert (disk["refusing"], disk["layers"][0]["name"]) == ("driver", "driver")
+    assert "mailbox=on" in disk["layers"][0]["cure"]
+    assert {layer["found"] for layer in json.loads(done.stdout)["host"]} == {"did not come"}
+
+
+def test_doctor_names_the_refusal_of_the_disk_server(labs: Scratch) -> None:
+    """A fault refuses POPULATE TOKEN: the guest tells the sense code, the server its name; by ssh alone too."""
+    (pair,) = [lab for lab in listed(labs).values() if lab["name"] == "pair"]
+    rule = "op=POPULATE TOKEN,sense=token-expired,name=no"
+    assert labs.run("fault", "arm", "--monitor", pair["monitor"], rule).returncode == 0
+    guest = pair["guests"][0]
+    login = f"{guest['user']}@{guest['port']}"
+    try:
+        done = labs.run(
+            *("doctor", "--ssh", login, "--key", guest["private_key"], "--monitor", pair["monitor"])
+        )
+    finally:
+        assert labs.run("fault", "remove", "--monitor", pair["monitor"], "no").returncode == 0
+    assert done.returncode == 1
+    assert "/dev/sda: the tokens refuses ODX" not in done.stdout
+    assert "/dev/sda: the token commands are refused" in done.stdout
+    assert "INVALID TOKEN OPERATION, TOKEN EXPIRED" in done.stdout
+
+
 def test_name_is_taken_while_its_lab_is_up(labs: Scratch) -> None:
     """Nothing is started a second time."""
     done = labs.run("up", "one")

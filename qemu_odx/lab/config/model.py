@@ -112,7 +112,7 @@ def export_argument(export: Export, socket: Path) -> str:
         units = {"disk": export.disks[0]}
     else:
         units = {f"lun{number}": disk for number, disk in export.disks.items()}
-    return _joined({"type": export.kind, "socket": str(socket), **units, **export.options})
+    return _joined({"type": export.kind, "socket": str(socket), "id": export.name, **units, **export.options})
 
 
 def _joined(options: Mapping[str, str]) -> str:

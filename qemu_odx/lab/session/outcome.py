@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
+    NO_SERVER = 3
     ENVIRONMENT = 121
     CRASHED = 122
     TIMED_OUT = 124
@@ -28,6 +29,7 @@ MEANINGS = {
     ExitCode.OK: "all went well",
     ExitCode.FAILED: "it was done, and the answer is no; or it could not be done: one sentence on stderr says why",
     ExitCode.USAGE: "wrong usage, or a lab's file that is not right",
+    ExitCode.NO_SERVER: "no server listens at --monitor",
     ExitCode.ENVIRONMENT: "this machine lacks something that the run needs: qemu-odx doctor tells what",
     ExitCode.CRASHED: "guest or disk server ended by itself, or the guest panicked",
     ExitCode.TIMED_OUT: "the guest, or the script in it, was not done in time",

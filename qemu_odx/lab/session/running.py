@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qemu_odx.lab.phases import Phases
     from qemu_odx.lab.session.machines import Prepared
 
-SERVE_LOG, QMP_LOG, COMMANDS = "serve.log", "qmp.log", "commands.txt"
+SERVE_LOG, QMP_LOG, COMMANDS, MONITOR = "serve.log", "qmp.log", "commands.txt", "monitor.sock"
 
 
 @dataclass
@@ -96,7 +96,7 @@ def running(
 def _served(lab: Lab, folder: Path, prepared: Mapping[str, Prepared], *, trace: bool) -> RunningLab:
     disks = {disk.name: disk.path or folder / f"{disk.name}.img" for disk in lab.disks}
     exports = {export.name: folder / f"{export.name}.sock" for export in lab.exports}
-    command = serve_command(lab, disks, exports)
+    command = [*serve_command(lab, disks, exports), "--monitor", str(folder / MONITOR)]
     if trace:
         command += trace_arguments(folder)
     _note(folder, command)

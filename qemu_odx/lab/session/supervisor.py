@@ -20,7 +20,7 @@ from qemu_odx.lab.interrupts import SIGNALS, signals_end_the_run
 from qemu_odx.lab.phases import Phases
 from qemu_odx.lab.run_folder import RunFolder
 from qemu_odx.lab.session.record import GuestRecord, LabRecord, Process, claimed, write_record
-from qemu_odx.lab.session.running import guest_folder, running
+from qemu_odx.lab.session.running import MONITOR, guest_folder, running
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -128,6 +128,7 @@ def record_of(name: str, session: RunningLab) -> LabRecord:
         guests=tuple(guest_record(session, guest) for guest in session.guests),
         disks={disk: str(path.absolute()) for disk, path in session.disks.items()},
         exports={export: str(path) for export, path in session.exports.items()},
+        monitor=str(session.folder / MONITOR),
     )
 
 

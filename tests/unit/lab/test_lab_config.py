@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,9 +16,6 @@ from qemu_odx.lab.config.options import LabOptionError, disks_and_exports, split
 from qemu_odx.lab.config.positions import positions
 from qemu_odx.lab.config.table import LabFileError
 from qemu_odx.server.config import parse_config
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHOLE = """\
 # two guests that share a disk
@@ -191,6 +188,25 @@ def test_faults_become_rules(tmp_path: Path) -> None:
     assert (caught.value.line, caught.value.key) == (8, "fault.1.op")
 
 
+def test_rule_in_the_documentation_is_one(tmp_path: Path) -> None:
+    """The real parser takes it, and points to the key that is wrong."""
+    text = f'{DISK}[[fault]]\nop = "WRITE USING TOKEN"\nnth = 2\nsense = "token-expired"\n'
+    (rule,) = load_lab(written(tmp_path, text), check_option).faults
+    assert rule == "op=WRITE USING TOKEN,nth=2,sense=token-expired"
+    with pytest.raises(LabFileError) as caught:
+        load_lab(written(tmp_path, text.replace("nth = 2", "nth = 0")), check_option)
+    assert (caught.value.line, caught.value.key) == (5, "fault.0.nth")
+
+
+def test_file_in_the_documentation_is_right(tmp_path: Path) -> None:
+    """As printed in docs/cli.md; the layers are the server's."""
+    page = (Path(__file__).parents[3] / "docs/cli.md").read_text()
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    lab = load_lab(written(tmp_path, example), check_option)
+    assert [guest.name for guest in lab.guests] == ["one", "two"]
+    assert len(lab.faults) == 1
+
+
 def test_positions() -> None:
     """Dotted and quoted keys, arrays of tables, texts of several lines."""
     found = positions('a.b = 1\n["x y"]\nz = """\nq = 1\n"""\nq = 2\n[[f]]\n[[f]]\nk = 1\n')
@@ -264,7 +280,7 @@ def test_show_command(tmp_path: Path) -> None:
     """What the server and the guests get, for people and programs."""
     file = str(written(tmp_path, WHOLE))
     out = CliRunner().invoke(command.config, ["show", file]).stdout
-    assert "--export type=vhost-user-blk,socket=RUN/plain.sock,disk=d1" in out
+    assert "--export type=vhost-user-blk,socket=RUN/plain.sock,id=plain,disk=d1" in out
     assert "guest a: linux, 1024 MiB, 2 cpus, first, plain" in out
     found = json.loads(CliRunner().invoke(command.config, ["show", file, "--json"]).stdout)
     assert found["exports"][1]["disks"] == {"0": "d1", "5": "d0"}

@@ -84,8 +84,9 @@ class GuestView:
 
     @property
     def ok(self) -> bool:
-        """On every disk tokens flow, or nothing refuses where nothing could be tried."""
-        return bool(self.disks) and not any(disk.refusing for disk in self.disks)
+        """Each disk has a device on which nothing refuses; one disk may be there twice, by SCSI and by virtio-blk."""
+        open_to = {disk.serial for disk in self.disks if not disk.refusing}
+        return bool(self.disks) and all(disk.serial in open_to for disk in self.disks)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `qemu-odx doctor --guest --json` prints."""

@@ -1,0 +1,366 @@
+"""Labs that run: names, records, scripts, addresses, exit codes, and whose end a broken connection was."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from qemu_odx.cli import help as help_command
+from qemu_odx.cli.lab_options import LabChoice, lab_options
+from qemu_odx.cli.main import main
+from qemu_odx.cli.run import run as run_command
+from qemu_odx.lab.config.options import LabOptionError
+from qemu_odx.lab.errors import EndedError, LabError, LateError
+from qemu_odx.lab.paths import labs_folder
+from qemu_odx.lab.session import access, run
+from qemu_odx.lab.session.access import Place, find_guest, ssh_command
+from qemu_odx.lab.session.outcome import ExitCode, table
+from qemu_odx.lab.session.record import (
+    GuestRecord,
+    LabRecord,
+    Process,
+    claimed,
+    is_claimed,
+    read_record,
+    records,
+    the_record,
+    write_record,
+)
+from qemu_odx.lab.session.run import RunResult, crash_words
+from qemu_odx.lab.session.script import find_script, scripts
+from qemu_odx.lab.session.up import bring_up, take_down
+
+ROOT = Path(__file__).parents[3]
+GUEST = GuestRecord("g", "linux", "a guest", "root", 2222, "/key", "ssh-ed25519 AAAA it", "/run/serial.log")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder of the test's own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path
+
+
+def record(name: str, process: Process | None = None, *guests: GuestRecord) -> LabRecord:
+    """A lab's record."""
+    supervisor = process or Process.of(os.getpid())
+    return LabRecord(name, supervisor, "now", "/run", guests or (GUEST,), {"d0": "/d0"}, {"scsi": "/s"})
+
+
+def test_name_is_taken_once() -> None:
+    """While a lab has it; afterwards nothing of it is left."""
+    with claimed("one") as folder:
+        assert is_claimed("one")
+        with pytest.raises(LabError, match="a lab called one is up"), claimed("one"):
+            pass
+        assert folder.exists()
+    assert not is_claimed("one")
+    assert list(labs_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", ".a", "x" * 33])
+def test_names_that_are_none(name: str) -> None:
+    """A name is part of a path."""
+    with pytest.raises(LabError, match="is no name"), claimed(name):
+        pass
+
+
+def test_record_is_read_as_it_was_written() -> None:
+    """By name, as the only one, in a list."""
+    mine = record("one", None, replace(GUEST, process=Process(1, 2)), replace(GUEST, name="h"))
+    with claimed("one") as folder:
+        write_record(folder, mine)
+        assert read_record("one") == the_record(None) == mine
+        assert records() == [mine]
+        with claimed("two") as other:
+            write_record(other, record("two"))
+            with pytest.raises(LabError, match="several labs are up; name one of one, two"):
+                the_record(None)
+    with pytest.raises(LabError, match="no lab called one is up; bring one up"):
+        read_record("one")
+    with pytest.raises(LabError, match="no lab is up"):
+        the_record(None)
+
+
+def test_half_written_record_is_no_record() -> None:
+    """A lab that goes just now does not break the list."""
+    with claimed("one") as folder:
+        (folder / "lab.json").write_text('{"name": "one"')
+        assert records() == []
+
+
+def test_process_is_not_taken_for_another_with_its_number() -> None:
+    """Number and start must fit; nobody else gets the signal."""
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        process = Process.of(sleeper.pid)
+        assert process.alive
+        stranger = Process(process.pid, process.started + 1)
+        assert not stranger.alive
+        assert not stranger.send(signal.SIGKILL)
+        assert sleeper.poll() is None
+        assert process.send(signal.SIGTERM)
+    assert not process.alive
+    assert not process.send(signal.SIGTERM)
+    assert not Process.of(2**22 - 1).alive
+
+
+def test_supervisor_that_does_not_go_is_killed() -> None:
+    """Its lab is gone in any case, and the caller is told."""
+    command = ["sh", "-c", "trap '' TERM HUP; echo; while :; do sleep 0.1; done"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as stubborn:
+        assert stubborn.stdout is not None
+        stubborn.stdout.readline()
+        mine = record("one", Process.of(stubborn.pid))
+        (labs_folder() / "one").mkdir(parents=True)
+        (labs_folder() / "one/lock").touch()
+        with pytest.raises(LateError, match="lab one did not go down"):
+            take_down(mine, seconds=0.3)
+    assert stubborn.returncode == -signal.SIGKILL
+    assert not (labs_folder() / "one").exists()
+
+
+def test_lab_that_is_up_is_not_brought_up_again() -> None:
+    """Nothing is forked."""
+    with claimed("one"), pytest.raises(LabError, match="a lab called one is up"):
+        bring_up("one", cast("Any", None), cast("Any", None))
+
+
+def test_addresses() -> None:
+    """LAB, LAB/GUEST, nothing; a guest that is off is said to be so."""
+    dead = replace(GUEST, name="off", process=Process(1, 1))
+    with claimed("one") as folder:
+        write_record(folder, record("one", None, GUEST, dead))
+        assert find_guest(None)[1] == find_guest("one")[1] == find_guest("one/g")[1] == GUEST
+        with pytest.raises(LabError, match="guest off of lab one is off"):
+            find_guest("one/off")
+        with pytest.raises(LabError, match="no guest x; take one of g, off"):
+            find_guest("one/x")
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "path"),
+    [
+        ("lab:/var/x", "lab", "/var/x"),
+        ("lab/second:C:/x", "lab/second", "C:/x"),
+        (":/x", "", "/x"),
+        ("./a:b", None, "./a:b"),
+        ("/a:b", None, "/a:b"),
+        ("file", None, "file"),
+    ],
+)
+def test_places(text: str, address: str | None, path: str) -> None:
+    """A colon behind a lab's name makes it a place in a guest."""
+    assert Place.parse(text) == Place(address, path)
+
+
+def test_ssh_command_checks_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key is the only known one; a guest without a known key is taken as it is."""
+    monkeypatch.setattr(access.shutil, "which", lambda _: "/usr/bin/ssh")
+    words = " ".join(ssh_command(GUEST, tmp_path, ["id"]) or [])
+    assert "-p 2222" in words
+    assert "StrictHostKeyChecking=yes" in words
+    assert words.endswith("root@127.0.0.1 id")
+    assert (tmp_path / "known_hosts-g").read_text() == "[127.0.0.1]:2222 ssh-ed25519 AAAA it\n"
+    unknown = ssh_command(replace(GUEST, host_key=None, private_key=None), tmp_path) or []
+    assert "StrictHostKeyChecking=no" in unknown
+    assert "-i" not in unknown
+    monkeypatch.setattr(access.shutil, "which", lambda _: None)
+    assert ssh_command(GUEST, tmp_path) is None
+
+
+def test_scripts_are_found(tmp_path: Path) -> None:
+    """Ours by name, the user's by path; each with its interpreter."""
+    ours = find_script("odx_copy.py", ["--mebibytes", "8"], "linux")
+    assert ours.ours
+    words = ours.words("linux", "/tmp/odx")  # noqa: S108 - in the guest
+    assert words[-4:] == ["python3", "/tmp/odx/odx_copy.py", "--mebibytes", "8"]  # noqa: S108 - same
+    script = tmp_path / "t.ps1"
+    script.touch()
+    users = find_script(str(script), ["-A", "b c"], "windows")
+    assert users.words("windows", "C:/x")[-4:] == ["-File", "C:/x/t.ps1", "-A", "b c"]
+    program = tmp_path / "tool"
+    program.touch()
+    assert find_script(str(program), [], "linux").words("linux", "/x")[:2] == ["sh", "-c"]
+    assert find_script("odx.exe", ["property"], "windows").compiled
+    with pytest.raises(
+        LabError, match=r"no script nothing\.py; give a file, or one of ours for linux: .*odx_copy"
+    ):
+        find_script("nothing.py", [], "linux")
+
+
+def test_listed_scripts_can_be_run() -> None:
+    """Modules are not scripts."""
+    assert scripts("linux") == ["odx_copy.py", "odx_doctor.py"]
+    assert "odx-doctor.ps1" in scripts("windows")
+    done = CliRunner().invoke(run_command, ["--list"])
+    assert done.stdout.split() == scripts("linux")
+
+
+class FakeGuest:
+    """A guest whose machine is gone, or not."""
+
+    def __init__(self, *, ended: bool) -> None:
+        self.machine = self
+        self._ended = ended
+
+    def await_end(self, _: float) -> bool:
+        """Whether the machine is off."""
+        return self._ended
+
+    def console(self) -> str:
+        """The serial port."""
+        return "booting\n[ 1.0] Kernel panic - not syncing: test\n[ 1.1] more\n"
+
+
+@pytest.mark.parametrize(
+    ("ended", "over", "kind"),
+    [(True, False, EndedError), (True, True, LateError), (False, True, LateError), (False, False, LabError)],
+)
+def test_whose_end_it_was(*, ended: bool, over: bool, kind: type[LabError]) -> None:
+    """Time over, machine gone, or the connection alone."""
+    deadline = cast("Any", type("D", (), {"over": over, "seconds": 3.0}))
+    error = run._whose_end(cast("Any", FakeGuest(ended=ended)), deadline, LabError("broke", "look"))
+    assert type(error) is kind
+    if kind is EndedError:
+        assert error.details.startswith("[ 1.0] Kernel panic")
+
+
+def test_crash_is_quoted_from_its_verdict_on() -> None:
+    """Without a verdict: the end."""
+    assert crash_words("a\nKernel panic\nb") == "Kernel panic\nb"
+    assert crash_words("\n".join("abcdefghijklmnop")).split("\n") == list("efghijklmnop")
+    assert crash_words("") == ""
+
+
+def test_printed_json_is_found() -> None:
+    """All of the output, or its last line."""
+    assert RunResult(stdout='{"a": 1}\n').printed == {"a": 1}
+    assert RunResult(stdout="hello\n[1]\n").printed == [1]
+    assert RunResult(stdout="hello\n").printed is None
+
+
+def test_error_after_a_failed_script_does_not_hide_its_code() -> None:
+    """A guest that will not power off matters only if its script went well."""
+    failed, well = RunResult(code=7, finished=True), RunResult(code=0, finished=True)
+    for result in (failed, well):
+        run._blame(LabError("no power off", "look"), result)
+    assert (failed.code, failed.finished) == (7, True)
+    assert (well.code, well.finished, well.ok) == (ExitCode.LAB_FAILED, False, False)
+
+
+def chosen(*options: str) -> LabChoice:
+    """What these options say."""
+    found: list[LabChoice] = []
+
+    @click.command()
+    @lab_options
+    def it(choice: LabChoice) -> None:
+        found.append(choice)
+
+    done = CliRunner().invoke(it, list(options))
+    assert done.exit_code == 0, done.output
+    return found[0]
+
+
+def test_lab_from_options(tmp_path: Path) -> None:
+    """Image, login, disks, machine."""
+    image = tmp_path / "w.qcow2"
+    image.touch()
+    options = ["--image", str(image), "--ssh", "Administrator@2022", "--os", "windows", "--memory", "4096"]
+    lab = chosen(*options, "--cpus", "4", "--disk", "size=1M", "--accel", "tcg").lab()
+    (guest,) = lab.guests
+    assert (guest.image, guest.user, guest.port, guest.system) == (
+        str(image),
+        "Administrator",
+        2022,
+        "windows",
+    )
+    assert (guest.memory, guest.cpus, guest.exports) == (4 << 30, 4, ("scsi",))
+    assert lab.accelerator == "tcg"
+
+
+def test_lab_from_a_file(tmp_path: Path) -> None:
+    """Options change machine and accelerator, nothing else."""
+    file = tmp_path / "odx.toml"
+    file.write_text('[lab]\naccelerator = "kvm"\n[disk.d0]\nsize = "1M"\n')
+    assert chosen("--lab", str(file)).lab().accelerator == "kvm"
+    assert chosen("--lab", str(file), "--accel", "tcg").lab().accelerator == "tcg"
+    with pytest.raises(LabOptionError, match="--disk does not go with --lab"):
+        chosen("--lab", str(file), "--disk", "size=1M").lab()
+
+
+@pytest.mark.parametrize("options", [("--ssh", "root@22"), ("--os", "windows")])
+def test_options_of_an_image_need_one(options: tuple[str, ...]) -> None:
+    """They would do nothing, silently."""
+    with pytest.raises(LabOptionError, match="belong to --image"):
+        chosen(*options).lab()
+
+
+@pytest.mark.parametrize("login", ["root", "root@", "@22", "root@x", "root@70000"])
+def test_logins_that_are_none(login: str, tmp_path: Path) -> None:
+    """USER@PORT."""
+    (tmp_path / "i.img").touch()
+    with pytest.raises(LabOptionError, match="write USER@PORT"):
+        chosen("--image", str(tmp_path / "i.img"), "--ssh", login).lab()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--disk", "size=1X", "odx_copy.py"], "is no size"),
+        (["run", "nothing.py"], "there is no script nothing.py"),
+        (["run"], "say which SCRIPT"),
+        (["run", "--lab", "/nonexistent.toml", "x"], "cannot be read"),
+        (["up", "a b"], "is no name"),
+    ],
+)
+def test_wrong_usage(words: list[str], said: str) -> None:
+    """One sentence on stderr, nothing started."""
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == (1 if words[0] == "up" else 2)
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_exit_codes_are_documented_as_they_are() -> None:
+    """On the command line and in docs/cli.md."""
+    shown = json.loads(CliRunner().invoke(help_command.help_, ["exit-codes", "--json"]).stdout)
+    assert shown == dict(table())
+    page = (ROOT / "docs/cli.md").read_text()
+    for code, words in table():
+        assert f"| {code} | {words} |" in page
+    assert {str(int(code)) for code in ExitCode} <= set(shown)
+
+
+def test_every_command_is_in_the_documentation() -> None:
+    """docs/cli.md names them all."""
+    page = (ROOT / "docs/cli.md").read_text()
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        assert main.get_command(context, name) is not None
+        assert f"`{name}`" in page, name
+
+
+def test_time_is_not_wasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The deadline hangs up by itself, and not if the script was in time."""
+    closed: list[bool] = []
+    guest = cast(
+        "Any", type("G", (), {"shell": type("S", (), {"close": staticmethod(lambda: closed.append(True))})})
+    )
+    late = run.Deadline(guest, 0.01)
+    while not late.over or not closed:
+        time.sleep(0.01)
+    soon = run.Deadline(guest, 600)
+    soon.cancel()
+    assert not soon.over
+    assert closed == [True]
