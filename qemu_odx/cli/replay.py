@@ -74,8 +74,13 @@ def replay(
         device = _device(script, targets, known, destroy_data=destroy_data)
         with closing(device):
             verdict = _run(Replay(script, device, known), len(script.steps), stop=stop)
-    except (TraceError, PayloadError, ReplayError) as error:
+    except (TraceError, PayloadError, ReplayError, OSError) as error:
         _fail(str(error), _IMPOSSIBLE)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # a trace may come from anywhere
+        _fail(
+            f"{file}: a record lacks something that a replay needs, or contradicts itself: {error!r}",
+            _IMPOSSIBLE,
+        )
     print(json.dumps({"file": str(file), **verdict.as_object()})) if as_json else _tell(verdict)
     sys.exit(0 if verdict.same else _DIFFERENT)
 

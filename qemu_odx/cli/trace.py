@@ -205,6 +205,12 @@ def _telling(file: Path) -> Iterator[Trace]:
     except (TraceError, OSError) as error:
         click.echo(f"qemu-odx trace: {error}", err=True)
         sys.exit(_FAILED)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # a trace may come from anywhere
+        click.echo(
+            f"qemu-odx trace: {file}: a record that lacks something or contradicts itself: {error!r}",
+            err=True,
+        )
+        sys.exit(_FAILED)
     else:
         if opened.cut:
             click.echo(f"qemu-odx trace: {file}: the last line is not whole and was left out", err=True)

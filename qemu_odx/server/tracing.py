@@ -184,7 +184,7 @@ def _record_content(disk: Disk, recorder: Recorder | None, most: int) -> None:
                 data = bytearray(min(_PIECE, extent.offset + extent.length - at))
                 disk.read(at, [memoryview(data)])
                 if any(data):
-                    packed = payload.pack(bytes(data), content=True)
+                    packed = payload.member(bytes(data), content=True)
                     recorder.note(
                         "disk", disk=disk.name, what="initial", offset=at, data=packed, complete=True
                     )

@@ -170,12 +170,12 @@ def _copy_told(exchange: Exchange, outcome: Outcome) -> dict[str, Any]:
 
 
 def _data(exchange: Exchange, outcome: Outcome, *, full: bool) -> dict[str, Any]:
-    record = {}
+    record: dict[str, Any] = {}
     if exchange.data_out:
-        record["data_out"] = payload.pack(payload.join(exchange.data_out), content=True)
+        record["data_out"] = payload.member(payload.join(exchange.data_out), content=True)
     if outcome.data_in:
         came = payload.join(exchange.data_in, outcome.data_in)
-        record["data_in"] = payload.pack(came, content=full or not brings_blocks(exchange))
+        record["data_in"] = payload.member(came, content=full or not brings_blocks(exchange))
     return record
 
 

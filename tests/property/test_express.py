@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,8 @@ from qemu_odx.target.target import Target
 from qemu_odx.testing.driver import DriverQueue, Piece
 from qemu_odx.testing.ram import GuestRam
 from qemu_odx.testing.runner import InlineRunner
+from qemu_odx.trace.recorder import Recorder
+from qemu_odx.trace.sink import Sink
 from qemu_odx.virtio.blk import BlkDevice
 from qemu_odx.virtio.express import Lane, descriptors_of
 from qemu_odx.virtio.scsi import ScsiDevice
@@ -206,6 +210,23 @@ def check(device: str, batches: list[list[Step]], block_size: int, wce: int) -> 
             world.close()
 
 
+class Recording(Recorder):
+    """A recorder as a tap: whatever a guest sends, it never fails."""
+
+    def __init__(self) -> None:
+        super().__init__(Sink(Path(os.devnull)), lambda: 0.0, data=True, full=True)
+        self.failures: list[Exception] = []
+        self.seen = 0
+
+    def ended(self, exchange: Exchange, outcome: Outcome) -> None:
+        """As it does; the gate would only log what it raises."""
+        self.seen += 1
+        try:
+            super().ended(exchange, outcome)
+        except Exception as error:  # noqa: BLE001 - for the test to tell
+            self.failures.append(error)
+
+
 class Idle:
     """A tap that decides nothing, and counts."""
 
@@ -224,6 +245,25 @@ class Idle:
         """Each that was taken, once."""
         assert outcome.ended >= exchange.taken
         self.open.remove(exchange)
+
+
+def check_recorder(device: str, batches: list[list[Step]], block_size: int, wce: int) -> None:
+    """The same with a recorder that writes down all data."""
+    tap = Recording()
+    worlds = [
+        World(device, plain=True, block_size=block_size, wce=wce),
+        World(device, plain=False, block_size=block_size, wce=wce, tap=tap),
+    ]
+    try:
+        for batch in batches:
+            plain, recorded = (world.run(batch) for world in worlds)
+            assert recorded == plain
+        assert tap.failures == []
+        assert tap.seen == sum(map(len, batches))
+    finally:
+        tap.close()
+        for world in worlds:
+            world.close()
 
 
 def check_tap(device: str, batches: list[list[Step]], block_size: int, wce: int) -> None:
@@ -286,6 +326,15 @@ def test_a_tap_that_decides_nothing_changes_nothing(
     kinds = _BLK_KINDS if device == "blk" else _SCSI_KINDS
     batch = st.lists(steps(kinds), min_size=1, max_size=BATCH)
     check_tap(device, data.draw(st.lists(batch, min_size=1, max_size=3)), block_size, wce)
+
+
+@settings(max_examples=60, deadline=None)
+@given(device=st.sampled_from(["blk", "scsi"]), data=st.data(), block_size=_blocks)
+def test_recording_changes_nothing_and_never_fails(device: str, data: st.DataObject, block_size: int) -> None:
+    """Malformed requests too."""
+    kinds = _BLK_KINDS if device == "blk" else [*_SCSI_KINDS, 0x84, 0x42, 0x9E, 0xFF, 0x7F]
+    batch = st.lists(steps(kinds), min_size=1, max_size=BATCH)
+    check_recorder(device, data.draw(st.lists(batch, min_size=1, max_size=3)), block_size, 1)
 
 
 @pytest.mark.parametrize(("device", "kinds"), [("blk", (0, 1)), ("scsi", (0x28, 0x2A, 0x88, 0x8A))])

@@ -294,6 +294,11 @@ def test_an_odx_exe_that_tells_no_time(file: Path, tmp_path: Path) -> None:
         (b'{"event":"trace","version":2}\n', "a trace of version 2"),
         (b'{"event":"trace","version":1}\n{"no":1}\n', "line 2 is no record"),
         (b'{"event":"trace","version":1}\n{"event":"end"', "the last line is not whole"),
+        (b'{"event":"trace","version":1}\n{"event":"request"}\n', "lacks something"),
+        (
+            b'{"event":"trace","version":1}\n{"event":"request","export":1,"name":2,"status":[],"in":5,"spans":[1]}\n',
+            "lacks",
+        ),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import stat
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from qemu_odx.tap.decision import NEVER, Answer, Decision
 from qemu_odx.testing.tap_bench import OLD, Rule, TapBench
 from qemu_odx.trace import payload
 from qemu_odx.trace.payload import PayloadError
+from qemu_odx.trace.sink import Sink
 from qemu_odx.wire import vhost_user
 from qemu_odx.wire.scsi.sense import Status
 from qemu_odx.wire.scsi.token_lists import Range
@@ -221,6 +223,22 @@ def test_bytes_come_back(data: bytes) -> None:
     assert len(str(packed)) < 400 or len(str(packed)) < 2 * len(data)
 
 
+@pytest.mark.parametrize("content", [False, True])
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 3_000_000, random.Random(1).randbytes(2_400_001), b"ab" * 999_999]
+)
+def test_long_data_are_packed_by_the_writer(tmp_path: Path, data: bytes, *, content: bool) -> None:
+    """In the same form, at the end of the record; short ones are packed at once."""
+    sink = Sink(tmp_path / "t")
+    sink.write({"event": "x", "data_out": payload.member(data, content=content), "n": 5})
+    sink.write({"event": "y"})
+    sink.close()
+    first, second = read(tmp_path / "t")
+    assert first == {"event": "x", "n": 5, "data_out": payload.pack(data, content=content)}
+    assert second == {"event": "y"}
+    assert sink.waiting == 0
+
+
 def test_bytes_that_are_wrong_are_found() -> None:
     """Another content, another length, a bomb."""
     packed = payload.pack(bytes(range(256)) * 40, content=True)
@@ -228,5 +246,7 @@ def test_bytes_that_are_wrong_are_found() -> None:
         payload.unpack(packed | {"length": 100})
     with pytest.raises(PayloadError, match="data=on"):
         payload.unpack({"length": 3, "sha256": ""})
+    with pytest.raises(PayloadError, match="at most"):
+        payload.unpack(packed | {"length": 1 << 40})
     with pytest.raises(PayloadError, match="inflated"):
         payload.unpack(packed | {"deflate": "AAAA"})
