@@ -8,23 +8,12 @@ from __future__ import annotations
 import json
 import shlex
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from qemu_odx.lab.accelerator import choose_accelerator
-from qemu_odx.lab.config.model import Guest as GuestWish
-from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import LabError
-from qemu_odx.lab.live import LiveGuest
 from qemu_odx.lab.machine import Plug
-from qemu_odx.lab.machines.qemu import QemuMachine
 from qemu_odx.lab.paths import data_folder
-from qemu_odx.lab.qemu import GuestSpec
-from qemu_odx.lab.run_folder import RunFolder
-from qemu_odx.lab.saved_state import require_qemu, why_not
-from qemu_odx.lab.session.machines import Prepared, prepare
-from qemu_odx.lab.warm import WarmStart, boot_guest, start_guest
-from qemu_odx.pytest_plugin.missing import skipped_if_missing
+from qemu_odx.pytest_plugin.starting import GuestOrder, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +21,13 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from qemu_odx.lab.live import LiveGuest
     from qemu_odx.lab.ssh import Completed
     from qemu_odx.pytest_plugin.disks import OdxDisk
     from qemu_odx.pytest_plugin.options import OdxOptions
     from qemu_odx.pytest_plugin.server import OdxServer
+    from qemu_odx.pytest_plugin.starting import Started
 
-PORTS = 8
 SCSI = "odx-scsi"
 COMMAND_SECONDS = 120.0
 SCRIPTS = "odx-scripts"
@@ -47,15 +37,6 @@ BY_SCSI = (
 BY_BLK = (
     'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = {serial} ] && echo /dev/${{d##*/}} && break; done'
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GuestOrder:
-    """What a test's guest is like."""
-
-    image: str
-    memory_mib: int = 384
-    cpus: int = 2
 
 
 class OdxGuest:
@@ -138,7 +119,7 @@ class GuestPool:
 
     def __init__(self, options: OdxOptions) -> None:
         self._options = options
-        self._shared: dict[GuestOrder, _Started] = {}
+        self._shared: dict[GuestOrder, Started] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -152,8 +133,10 @@ class GuestPool:
         """A guest with the disks of `server`, for one test."""
         order, fresh = self._order(item)
         started = self._shared.pop(order, None) if not fresh else None
-        if started is None or not started.alive:
-            started = self._start(order)
+        if started is not None and not started.alive:
+            started.end()
+            started = None
+        started = started or start(order, self._options)
         reusable = False
         try:
             with server.artifacts.kept(started.run.path):
@@ -176,63 +159,6 @@ class GuestPool:
         fresh = wishes.pop("fresh", None)
         image = wishes.pop("image", None) or self._options.image or self._options.guest
         return GuestOrder(str(image), **wishes), self._options.fresh if fresh is None else fresh
-
-    def _start(self, order: GuestOrder) -> _Started:
-        with skipped_if_missing(require=self._options.require):
-            require_qemu()
-            prepared = prepare(self._wish(order), report=lambda _: None)
-        spec = GuestSpec(
-            prepared.image,
-            choose_accelerator(),
-            memory_mib=order.memory_mib,
-            cpus=order.cpus,
-            hotplug_ports=PORTS,
-        )
-        run = RunFolder()
-        try:
-            start = self._begin(spec, prepared, run.path)
-        except BaseException:
-            run.close()
-            raise
-        return _Started(start.guest, run, start.reason, start.resumed)
-
-    def _wish(self, order: GuestOrder) -> GuestWish:
-        """The guest as the lab describes one."""
-        return GuestWish(
-            "odx",
-            order.image,
-            (),
-            system=self._options.system,
-            user=self._options.user,
-            port=self._options.port,
-            private_key=self._options.key,
-        )
-
-    def _begin(self, spec: GuestSpec, prepared: Prepared, folder: Path) -> WarmStart:
-        if isinstance(prepared.image, DiskImage):
-            reason = why_not(spec)
-            return WarmStart(
-                LiveGuest(QemuMachine(spec, folder), prepared.adapter), resumed=False, reason=reason
-            )
-        return (boot_guest if self._options.boot else start_guest)(spec, folder)
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """A guest of the pool and the folder of its logs."""
-
-    live: LiveGuest
-    run: RunFolder
-    reason: str
-    resumed: bool
-
-    @property
-    def alive(self) -> bool:
-        return self.live.machine.running
-
-    def end(self) -> None:
-        self.live.kill()
-        self.run.close()
 
 
 def _plugs(server: OdxServer) -> dict[str, Plug]:

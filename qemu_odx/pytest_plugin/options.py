@@ -30,6 +30,7 @@ class OdxOptions:
         key: the private key that it accepts.
         system: what is in it ("linux" or "windows").
         machine: who runs QEMU: "qemu" (we do) or "libvirt".
+        libvirt_uri: which libvirt.
         fresh: a guest of its own for each test.
         boot: boot every guest, resume none.
         keep: whose artefacts are kept: "failed", "all", "none".
@@ -44,6 +45,7 @@ class OdxOptions:
     key: Path | None
     system: str
     machine: str
+    libvirt_uri: str
     fresh: bool
     boot: bool
     keep: str
@@ -58,6 +60,7 @@ _TEXTS: Final = {
     "key": ("FILE", "", "private key that --odx-image accepts"),
     "os": ("NAME", "linux", f"what is in --odx-image: {' or '.join(SYSTEMS)}"),
     "machine": ("NAME", "qemu", f"who runs QEMU: {' or '.join(MACHINES)}"),
+    "libvirt-uri": ("URI", "qemu:///session", "which libvirt"),
     "keep": ("WHICH", "failed", f"artefacts of which tests are kept: {', '.join(KEEP)}"),
     "artifacts": ("DIR", "", "where artefacts are kept (pytest's temporary folder)"),
 }
@@ -77,10 +80,10 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(
             f"--odx-{name}", metavar=metavar, default=None, choices=_CHOICES.get(name), help=shown
         )
-        parser.addini(f"odx_{name}", words, default=default)
+        parser.addini(_key(name), words, default=default)
     for name, words in _FLAGS.items():
         group.addoption(f"--odx-{name}", action="store_true", default=None, help=words)
-        parser.addini(f"odx_{name}", words, type="bool", default=False)
+        parser.addini(_key(name), words, type="bool", default=False)
 
 
 def read_options(config: pytest.Config) -> OdxOptions:
@@ -106,6 +109,7 @@ def read_options(config: pytest.Config) -> OdxOptions:
         key=_path(config, text["key"]),
         system=text["os"],
         machine=text["machine"],
+        libvirt_uri=text["libvirt-uri"],
         keep=text["keep"],
         artifacts=_path(config, text["artifacts"]),
         **flag,
@@ -119,13 +123,18 @@ def _login(text: str) -> tuple[str, int]:
     return user, int(port)
 
 
+def _key(name: str) -> str:
+    """What pytest calls an option in Python and in the ini file."""
+    return f"odx_{name.replace('-', '_')}"
+
+
 def _text(config: pytest.Config, name: str) -> str:
-    given = config.getoption(f"odx_{name}")
-    return str(config.getini(f"odx_{name}") if given is None else given)
+    given = config.getoption(_key(name))
+    return str(config.getini(_key(name)) if given is None else given)
 
 
 def _flag(config: pytest.Config, name: str) -> bool:
-    return bool(config.getoption(f"odx_{name}") or config.getini(f"odx_{name}"))
+    return bool(config.getoption(_key(name)) or config.getini(_key(name)))
 
 
 def _path(config: pytest.Config, text: str) -> Path | None:

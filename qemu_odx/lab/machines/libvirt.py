@@ -11,6 +11,7 @@ import time
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 from qemu_odx.lab.disk_image import DiskImage
@@ -129,7 +130,7 @@ class LibvirtMachine:
 
     def _names(self) -> DomainNames:
         """A session daemon runs everything as its own user and knows no labels of owners."""
-        system = self._connection.getURI().endswith("/system")
+        system = urlsplit(self._connection.getURI()).path == "/system"  # whatever stands behind it
         return DomainNames(self.name, self._owner if system and self._owner != LIBVIRTS_OWN else None)
 
     def _create(self, xml: str) -> None:
