@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.disk.layers.layer import layers_of
 from qemu_odx.disk.layers.power_cut import PowerCutLayer
+from qemu_odx.server.witness import verify_layer
 from qemu_odx.tokens.registry import Fault
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ def power_layers(disks: Iterable[Disk]) -> list[PowerCutLayer]:
 def cut_power(disks: Iterable[Disk], manager: CopyManager) -> list[Cut]:
     """Cut the power of all disks that have the layer, as one: no request is answered in between.
 
-    A host that crashes forgets its tokens: all of them are cancelled.
+    A host that crashes forgets its tokens: all of them are cancelled. Records of checksums are not believed after it.
     """
+    disks = list(disks)
     cuts = [layer.cut() for layer in power_layers(disks)]
+    for disk in disks:
+        if verified := verify_layer(disk):
+            verified.record.host_crashed()
     for token in manager.tokens:
         manager.tokens.kill(token, Fault.CANCELLED)
     for cut in cuts:

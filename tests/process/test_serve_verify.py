@@ -162,6 +162,24 @@ def test_a_look_at_what_a_crash_would_leave(server: ServeProcess) -> None:
     assert (folder / "d0.img").read_bytes().startswith(b"f" * 4096)
 
 
+def test_after_a_cut_the_record_begins_anew(server: ServeProcess) -> None:
+    """What was lost was lost with the power: no false alarm in the next run."""
+    folder = server.cwd
+    with ScsiGuest(folder / "s.sock") as guest:
+        for lba in range(0, 2048, 8):
+            assert guest.initiator.write(0, lba, 8, os.urandom(4096)).good
+        with MonitorClient(str(folder / "m.sock")) as monitor, pytest.raises((NoServerError, MonitorFailure)):
+            monitor.execute("odx-power-cut")
+    assert server._process.wait(60) == 3
+    assert " 0 of them are lost" not in server.errors()
+    arguments = [
+        *("--disk", "id=d0,path=d0.img,layers=verify,verify-record=record,verify-scan=on"),
+        *("--export", "type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+    ]
+    with ServeProcess(arguments, cwd=folder) as second:
+        assert second.errors() == ""
+
+
 def qemu_odx(server: ServeProcess, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, on the server's monitor."""
     environment = {**os.environ, "QEMU_ODX_MONITOR": str(server.cwd / "m.sock")}

@@ -141,6 +141,13 @@ class Record:
             self._map(size)
             self._save_head(closed=False)
 
+    def host_crashed(self) -> None:
+        """A crash of the host is modelled: the next one to open it begins anew, as after a real one."""
+        with self._lock:
+            _HEAD.pack_into(
+                self._pages, 0, _MAGIC, self._block_size, 0, self._size, self._next, b"modelled", self._serial
+            )
+
     def close(self) -> None:
         """Keep it: it is good for the next run, also on another boot of the host. Idempotent."""
         with self._lock:
