@@ -1,6 +1,6 @@
 """`qemu-odx man`: the manual page of the whole program, made from its commands.
 
-May import: cli. Reads every command's own help, so the page and `--help` cannot differ.
+May import: cli, and the table of exit codes. Reads every command's own help, so the page and `--help` cannot differ.
 """
 
 from __future__ import annotations
@@ -11,20 +11,12 @@ import rich_click as click
 
 import qemu_odx
 from qemu_odx.cli import troff
+from qemu_odx.lab.session.outcome import table as exit_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUMMARY = "virtual disks for QEMU guests that speak ODX, and a lab that proves it"
-EXIT_STATUS = (
-    ("0", "All went well."),
-    (
-        "1",
-        "It could not be done, or a check failed; one sentence on standard error says why and names the cure.",
-    ),
-    ("2", "Wrong usage."),
-    ("128+N", "Ended by signal N, after everything that was started has been ended."),
-)
 ENVIRONMENT = (
     ("NO_COLOR", "No colours. There are none either when output is no terminal."),
     ("TMPDIR", "Where the folders of running labs are."),
@@ -63,7 +55,7 @@ def _lines(program: click.Command) -> Iterator[str]:
     for context, command in troff.commands(program, "qemu-odx"):
         if context.parent is not None:
             yield from troff.section(context, command)
-    for heading, rows in (("EXIT STATUS", EXIT_STATUS), ("ENVIRONMENT", ENVIRONMENT)):
+    for heading, rows in (("EXIT STATUS", exit_codes()), ("ENVIRONMENT", ENVIRONMENT)):
         yield f".SH {heading}"
         for name, text in rows:
             yield from (".TP", f".B {troff.escaped(name)}", troff.escaped(text))
