@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.config.model import (
@@ -63,10 +64,11 @@ def load_lab(file: Path, check: Check = _accept) -> Lab:
     if not disks:
         root.fail(None, "there is no disk", 'write [disk.d0] and size = "1G"')
     exports = _exports(root, [disk.name for disk in disks], check)
+    guests = _guests(root, [export.name for export in exports])
     return Lab(
         disks=tuple(disks),
-        exports=tuple(exports),
-        guests=tuple(_guests(root, [export.name for export in exports])),
+        exports=tuple(_of_its_guest(export, guests) for export in exports),
+        guests=tuple(guests),
         machine=lab.choice("machine", MACHINES, "qemu"),
         accelerator=lab.choice("accelerator", ACCELERATORS, "auto"),
         uri=lab.text("uri", "qemu:///session"),
@@ -120,6 +122,14 @@ def _export(name: str, table: Table, disks: Sequence[str], check: Check) -> Expo
     export = Export(name, kind, units, options)
     _checked(table, check, "--export", export_argument(export, table.file.parent / SOMEWHERE))
     return export
+
+
+def _of_its_guest(export: Export, guests: Sequence[Guest]) -> Export:
+    """Each of several guests is a group of its own, with tokens of its own, if the file does not say otherwise."""
+    mine = [guest.name for guest in guests if export.name in guest.exports]
+    if len(guests) < 2 or not mine or "group" in export.options:
+        return export
+    return replace(export, options={**export.options, "group": mine[0]})
 
 
 def _blk_unit(table: Table, disks: Sequence[str]) -> dict[int, str]:

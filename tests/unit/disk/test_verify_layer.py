@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -295,3 +296,44 @@ def test_its_summary_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "no block was wrong of 16 compared" in caplog.text
     with pytest.raises(DiskError, match="verify-scan=perhaps"):
         verified(tmp_path, scan="perhaps")
+
+
+def test_no_false_alarm_with_many_threads(tmp_path: Path) -> None:
+    """Overlapping writes, reads, discards and tokens at once, for a second or two."""
+    image = open_disk("d0", tmp_path / "d0.img", size=SIZE, snapshots="copy-before-write")
+    disk, other = make(image, {}), memory_disk("d1", SIZE)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(150):
+                block = chance.randrange(BLOCKS - 64)
+                count = chance.randint(1, 64)
+                match chance.choice(("write", "write", "read", "read", "discard", "update", "token")):
+                    case "write":
+                        disk.write(block * BLOCK, [chance.randbytes(count * BLOCK)])
+                    case "read":
+                        read(disk, block, count)
+                    case "discard":
+                        disk.discard(block * BLOCK, count * BLOCK)
+                    case "update":
+                        disk.update(block * BLOCK, count * BLOCK, lambda old: old[::-1])
+                    case _:
+                        taken = disk.snapshot([Extent(block * BLOCK, count * BLOCK)])
+                        taken.copy_to(0, chance.choice((disk, other)), 0, taken.length)
+                        taken.release()
+        except BaseException as error:  # noqa: BLE001 - shown below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert not any(thread.is_alive() for thread in threads)
+    assert (list(disk.findings), disk.scan(), disk.history._kept) == ([], 0, {})
+    assert disk.checked > 10_000
+    disk.close()
+    other.close()

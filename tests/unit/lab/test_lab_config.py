@@ -93,6 +93,18 @@ def test_server_takes_what_it_means(tmp_path: Path) -> None:
     assert config.exports[1].disks == ("d1", "d0")
 
 
+def test_each_guest_has_its_own_tokens(tmp_path: Path) -> None:
+    """By default; a group that is written down stays, and a lab with one guest needs none."""
+    lab = load_lab(written(tmp_path, WHOLE), check_option)
+    assert [export.options.get("group") for export in lab.exports] == ["a", "b", "a"]
+    together = WHOLE.replace('lun5 = "d0"', 'lun5 = "d0"\ngroup = "a"')
+    lab = load_lab(written(tmp_path, together), check_option)
+    assert [export.options.get("group") for export in lab.exports] == ["a", "a", "a"]
+    alone = WHOLE.partition("[guest.b]")[0]
+    lab = load_lab(written(tmp_path, alone), check_option)
+    assert [export.options.get("group") for export in lab.exports] == [None, None, None]
+
+
 def test_short_file_is_filled_in(tmp_path: Path) -> None:
     """One line is a lab: all disks on one SCSI device of one Linux guest."""
     lab = load_lab(written(tmp_path, '[disk]\na = {size = "1M"}\nb.size = "2M"\n'), check_option)
