@@ -61,7 +61,8 @@ class _WithExamples(click.RichCommand):
     metavar="id=ID,path=FILE[,...]",
     help="A raw image or block device. size=1G creates a missing image, sparse, and never changes an existing "
     "one; block-size=512|4096; physical-block-size=N is what guests shall align to; serial=TEXT (up to 20 "
-    "characters); readonly=on; layers=NAME+NAME puts disk layers on it (docs/layers.md).",
+    "characters); readonly=on; layers=verify finds silent corruption, layers=power-cut models a crash of the "
+    "host, several with + between them (docs/layers.md).",
 )
 @click.option(
     "--export",

@@ -162,6 +162,35 @@ def test_a_look_at_what_a_crash_would_leave(server: ServeProcess) -> None:
     assert (folder / "d0.img").read_bytes().startswith(b"f" * 4096)
 
 
+@pytest.mark.parametrize(
+    ("rule", "wrong"),
+    [
+        ("action=bit-flip,way=out,byte=513,bit=0,count=1", [101]),
+        ("action=torn-write,bytes=1536,report=ok,count=1", [103, 104, 105, 106, 107]),
+    ],
+    ids=["a bit", "a lost part"],
+)
+def test_it_finds_what_fault_rules_do(tmp_path: Path, rule: str, wrong: list[int]) -> None:
+    """A disk below it that writes a wrong bit, or says that all was written."""
+    arguments = [
+        *("--disk", f"id=d0,path=d0.img,size={BLOCKS * 512},layers=verify+faults"),
+        *("--export", "type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+        *("--monitor", "m.sock", "--fault", f"disk=d0,{rule}"),
+    ]
+    with (
+        ServeProcess(arguments, cwd=tmp_path) as server,
+        ScsiGuest(tmp_path / "s.sock") as guest,
+        MonitorClient(str(tmp_path / "m.sock")) as monitor,
+    ):
+        assert guest.initiator.write(0, 100, 8, os.urandom(4096)).good
+        assert guest.initiator.write(0, 200, 8, os.urandom(4096)).good
+        assert guest.initiator.read(0, 96, 128).good
+        (found,) = monitor.execute("query-odx-corruption")
+        assert [block["block"] for block in found["blocks"]] == wrong
+        assert all(block["written-by"]["request"].startswith("WRITE(16) #") for block in found["blocks"])
+        assert found["first"]["text"] in server.errors()
+
+
 def test_after_a_cut_the_record_begins_anew(server: ServeProcess) -> None:
     """What was lost was lost with the power: no false alarm in the next run."""
     folder = server.cwd
