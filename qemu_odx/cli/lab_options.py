@@ -63,6 +63,9 @@ _OPTIONS = (
         help="A lab's file (odx.toml): several disks, exports and guests.",
     ),
     click.option("--machine", type=click.Choice(MACHINES), help="Who runs QEMU (default: qemu, we do)."),
+    click.option(
+        "--connect", metavar="URI", help="libvirt's, with --machine libvirt (default: qemu:///session)."
+    ),
     click.option("--accel", type=click.Choice(ACCELERATORS), help="kvm, tcg, or what works (auto)."),
     click.option("--memory", type=click.IntRange(64), metavar="MIB", help="RAM of the guest (512)."),
     click.option("--cpus", type=click.IntRange(1, 255), metavar="N", help="Processors of the guest (2)."),
@@ -81,6 +84,7 @@ class LabChoice:
     disks: tuple[str, ...]
     file: Path | None
     machine: str | None
+    connect: str | None
     accel: str | None
     memory: int | None
     cpus: int | None
@@ -94,7 +98,7 @@ class LabChoice:
         """
         lab = self._from_options() if self.file is None else self._from_file(self.file)
         machine, accelerator = self.machine or lab.machine, self.accel or lab.accelerator
-        return replace(lab, machine=machine, accelerator=accelerator)
+        return replace(lab, machine=machine, accelerator=accelerator, uri=self.connect or lab.uri)
 
     def _from_options(self) -> Lab:
         disks, exports = disks_and_exports(self.disks, Path.cwd(), check_option)

@@ -17,6 +17,7 @@ from qemu_odx.lab.config.model import MEBIBYTE, SCSI
 from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.image import ensure_image
+from qemu_odx.lab.machines.libvirt import LibvirtMachine
 from qemu_odx.lab.machines.qemu import QemuMachine
 from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.ssh import Login
@@ -111,4 +112,6 @@ def make_machine(lab: Lab, prepared: Prepared, sockets: Mapping[str, Path], fold
         tcg_cpu=WINE_CPU if guest.image == "wine" else "max",
         display=isinstance(prepared.image, DiskImage),
     )
+    if lab.machine == "libvirt":
+        return LibvirtMachine(spec, folder, lab.uri)
     return QemuMachine(spec, folder)
