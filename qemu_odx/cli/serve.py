@@ -115,6 +115,12 @@ class _WithExamples(click.RichCommand):
     "an upgrade, it goes on with them (docs/restart.md). Made if missing; one server at a time. By default nothing "
     "is kept, and tokens end with the server.",
 )
+@click.option(
+    "--metrics",
+    metavar="127.0.0.1:PORT",
+    help="Numbers for Prometheus at http://127.0.0.1:PORT/metrics, on a loopback address only; port 0 takes a free "
+    "one. Needs the extra 'metrics'.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say that it is ready by one JSON object.")
 @click.option("-v", "--verbose", count=True, help="Log front ends that come and go (-vv: more) on stderr.")
 def serve(
@@ -127,6 +133,7 @@ def serve(
     guest_control: bool,
     trace: str | None,
     state: str | None,
+    metrics: str | None,
     as_json: bool,
     verbose: int,
 ) -> None:
@@ -147,6 +154,7 @@ def serve(
             guest_control=guest_control,
             trace=trace,
             state=state,
+            metrics=metrics,
         )
         _run(config, as_json=as_json)
     except ConfigError as error:
@@ -157,16 +165,17 @@ def serve(
 
 def _run(config: ServeConfig, *, as_json: bool) -> None:
     with Server(config) as server:
-        print(_ready_line(server.sockets, config.monitor, as_json=as_json), flush=True)
+        print(_ready_line(server.sockets, config.monitor, server.metrics, as_json=as_json), flush=True)
         server.run()
 
 
-def _ready_line(sockets: list[str], monitor: str | None, *, as_json: bool) -> str:
+def _ready_line(sockets: list[str], monitor: str | None, metrics: str | None, *, as_json: bool) -> str:
     if as_json:
-        steered = {"monitor": monitor} if monitor else {}
-        return json.dumps({"ready": True, "sockets": sockets, "pid": os.getpid(), **steered})
+        others = {name: value for name, value in (("monitor", monitor), ("metrics", metrics)) if value}
+        return json.dumps({"ready": True, "sockets": sockets, "pid": os.getpid(), **others})
     there = [f"QEMU may connect to {' and '.join(sockets)}"] if sockets else []
     there += [f"the monitor is at {monitor}"] if monitor else []
+    there += [f"metrics are at {metrics}"] if metrics else []
     return f"ready: {', '.join(there)}"
 
 

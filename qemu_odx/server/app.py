@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from qemu_odx.disk.port import Disk
     from qemu_odx.server.config import DiskConfig, Export, ServeConfig
     from qemu_odx.server.journal.folder import StateFolder
+    from qemu_odx.server.metrics.address import Address
+    from qemu_odx.server.metrics.endpoint import MetricsEndpoint
     from qemu_odx.server.monitor.connection import Monitor
     from qemu_odx.server.trace_options import TraceConfig
 
@@ -66,7 +68,7 @@ class Server:
             self._backend = Backend(
                 self._loop, self._workers, clock, self._stop, self._on_power_cut, state=state
             )
-            self._backend.statistics.wanted = config.monitor is not None
+            self._backend.statistics.wanted = bool(config.monitor or config.metrics)
             self._backend.maker.groups_named = any(export.group for export in config.exports)
             for disk in config.disks:
                 self._backend.enter_disk(disk, _open(disk, undo, state))
@@ -77,6 +79,9 @@ class Server:
             self._survive()
             if config.trace is not None:
                 self._start_trace(config.trace)
+            self._metrics = _metrics(config.metrics, self._backend)
+            if self._metrics:
+                undo.callback(self._metrics.close)
             self._monitor = _monitor(config.monitor, self._backend)
             undo.pop_all()
 
@@ -92,6 +97,11 @@ class Server:
     def sockets(self) -> list[str]:
         """The paths that listen, in the order of the exports."""
         return [export.config.socket for export in self._backend.exports.values()]
+
+    @property
+    def metrics(self) -> str | None:
+        """Where Prometheus finds its numbers, None if nowhere."""
+        return self._metrics.address.url() if self._metrics else None
 
     def run(self) -> None:
         """Serve until SIGTERM, SIGINT or SIGHUP, then until every request in flight has ended.
@@ -118,6 +128,8 @@ class Server:
             export.running.close(lambda: None)
         if self._monitor:
             self._monitor.close()
+        if self._metrics:
+            self._metrics.close()
         if not self._gave_up:
             self._workers.close()
         if trace := self._backend.tracing.stop():
@@ -251,6 +263,20 @@ def _monitor(path: str | None, backend: Backend) -> Monitor | None:
         return Monitor(path, backend)
     except ConfigError as error:
         raise ServerError(f"the monitor: {error}") from error
+
+
+def _metrics(address: Address | None, backend: Backend) -> MetricsEndpoint | None:
+    """The endpoint for Prometheus, if one is wanted: only then its library is loaded."""
+    if address is None:
+        return None
+    try:
+        from qemu_odx.server.metrics.endpoint import MetricsEndpoint  # noqa: PLC0415
+
+        return MetricsEndpoint(address, backend)
+    except ImportError as error:
+        raise ServerError("--metrics needs prometheus-client: pip install 'qemu_odx[metrics]'") from error
+    except ConfigError as error:
+        raise ServerError(str(error)) from error
 
 
 def _raise_descriptor_limit() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from qemu_odx.disk.layers.table import LAYERS, option_keys
 from qemu_odx.server.access import ACCESS_KEYS, AS_MADE, SocketAccess, parse_access
 from qemu_odx.server.faulting.options import check_rules, layers_for, parse_fault
+from qemu_odx.server.metrics.address import Address, parse_address
 from qemu_odx.server.options import (
     ConfigError,
     Options,
@@ -130,6 +131,7 @@ class ServeConfig:
         guest_control: guests may arm and release them too.
         trace: what is recorded from the beginning on.
         state: the folder in which tokens outlive the server, None without.
+        metrics: where Prometheus finds its numbers.
     """
 
     disks: tuple[DiskConfig, ...]
@@ -140,6 +142,7 @@ class ServeConfig:
     guest_control: bool = False
     trace: TraceConfig | None = None
     state: str | None = None
+    metrics: Address | None = None
 
 
 def parse_config(
@@ -152,6 +155,7 @@ def parse_config(
     guest_control: bool = False,
     trace: str | None = None,
     state: str | None = None,
+    metrics: str | None = None,
 ) -> ServeConfig:
     """Everything on the command line.
 
@@ -168,6 +172,7 @@ def parse_config(
         guest_control,
         parse_trace(trace) if trace else None,
         state,
+        parse_address(metrics) if metrics else None,
     )
     _check_together(config)
     return config

@@ -1,0 +1,1 @@
+"""The Prometheus endpoint of the server, on loopback, for who asks for one."""
