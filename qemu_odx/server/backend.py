@@ -152,13 +152,17 @@ class Backend:
             (news.FrontEndConnected if here else news.FrontEndGone)(config.id)
         )
         self.exports[config.id] = ServedExport(config, device, running)
-        self._witness.stand_at(self.maker.gates[config.socket], config.disks)
+        self.shows(config.socket, config.disks)
         self.faults.add_door(
             config.id, self.maker.gates[config.socket], door(config, self.maker.disks), running.drop
         )
         self.tracing.attach(config.id)
         self.statistics.add(config.id, self.maker.gates[config.socket], device)
         return running
+
+    def shows(self, socket: str, disks: tuple[str, ...]) -> None:
+        """An export shows these disks, now or from now on: their layers are told the names of requests."""
+        self._witness.stand_at(self.maker.gates[socket], disks)
 
     def _found_corruption(self, finding: Finding) -> None:
         """On the thread that met it."""

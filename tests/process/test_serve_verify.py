@@ -162,6 +162,25 @@ def test_a_look_at_what_a_crash_would_leave(server: ServeProcess) -> None:
     assert (folder / "d0.img").read_bytes().startswith(b"f" * 4096)
 
 
+def test_a_disk_that_is_plugged_in_later(server: ServeProcess) -> None:
+    """As a logical unit of an export that showed no such disk before, and by an export that is new."""
+    folder = server.cwd
+    with MonitorClient(str(folder / "m.sock")) as monitor:
+        later = {"id": "d2", "path": str(folder / "d2.img"), "size": 1 << 20, "layers": "verify"}
+        monitor.execute("odx-disk-add", later)
+        plain = {"type": "vhost-user-scsi", "id": "late", "socket": str(folder / "late.sock")}
+        monitor.execute("odx-export-add", plain | {"units": [{"lun": 0, "disk": "d1"}]})
+        monitor.execute("odx-unit-add", {"export": "late", "lun": 1, "disk": "d2"})
+        with ScsiGuest(folder / "late.sock") as guest:
+            assert guest.initiator.write(1, 3, 1, b"w" * 512).good
+            with (folder / "d2.img").open("r+b") as image:
+                image.seek(3 * 512)
+                image.write(b"?")
+            assert guest.initiator.read(1, 3, 1).good
+        (found,) = monitor.execute("query-odx-corruption", {"disk": "d2"})
+        assert found["first"]["written-by"]["request"].startswith("WRITE(16) #")
+
+
 @pytest.mark.parametrize(
     ("rule", "wrong"),
     [

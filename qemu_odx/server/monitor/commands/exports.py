@@ -214,6 +214,7 @@ def add_unit(backend: Backend, export: str, lun: int, disk: str) -> None:
     assert target is not None  # noqa: S101 - a SCSI device has one
     target.add(lun, served.disk)
     backend.exports[export].config = replace(config, luns=tuple(sorted((*config.luns, (lun, disk)))))
+    backend.shows(config.socket, (disk,))
     device.notify(lun, scsi.Event.TRANSPORT_RESET, scsi.ResetReason.RESCAN)
 
 
