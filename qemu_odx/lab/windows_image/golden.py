@@ -1,0 +1,71 @@
+"""A finished Windows image in the cache: its files, what is known of it, and how a machine uses it.
+
+May import: errors, paths, disk_image, ssh, adapters/windows. Written by `build.py`; found by whoever boots it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from qemu_odx.lab.adapters.windows import MARKER, USER, WindowsAdapter
+from qemu_odx.lab.disk_image import DiskImage, Firmware, find_firmware
+from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.manifest import FACTS
+from qemu_odx.lab.paths import images_folder
+from qemu_odx.lab.ssh import Login
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DISK, VARIABLES, KEY = "system.qcow2", "variables.fd", "id_ed25519"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenImage:
+    """The folder of a finished image. Machines write to overlays of its disk."""
+
+    folder: Path
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `image.json` says: release, build, digests, when it was made. Raises LabError if it is damaged."""
+        try:
+            facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text())
+        except (OSError, ValueError) as error:
+            raise LabError(f"{self.folder} is no finished image ({error})", "build it again") from error
+        return facts
+
+    @property
+    def disk_image(self) -> DiskImage:
+        """For a machine."""
+        facts = self.facts
+        return DiskImage(
+            self.folder / DISK,
+            system="windows",
+            firmware=Firmware(find_firmware().code, self.folder / VARIABLES),
+            tpm=bool(facts["tpm"]),
+            description=f"{facts['name']}, build {facts['build']}",
+        )
+
+    @property
+    def adapter(self) -> WindowsAdapter:
+        """For its guest."""
+        return WindowsAdapter(Login(USER, self.folder / KEY), MARKER)
+
+
+def golden_folder(name: str) -> Path:
+    """Where the image called `name` is, or will be."""
+    return images_folder() / f"windows-{name}"
+
+
+def find_golden(name: str = "windows") -> GoldenImage:
+    """The finished image called `name`. Raises LabError if it has not been built."""
+    folder = golden_folder(name)
+    if not (folder / FACTS).exists():
+        raise LabError(
+            f"there is no Windows image called {name}",
+            "build it: qemu-odx image build windows --iso WIN.iso --virtio-iso VIRTIO.iso",
+        )
+    return GoldenImage(folder)
