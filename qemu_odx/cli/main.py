@@ -17,6 +17,7 @@ import qemu_odx
 _COMMANDS: Final = {
     "serve": "qemu_odx.cli.serve",
     "demo": "qemu_odx.cli.demo",
+    "image": "qemu_odx.cli.image",
     "run": "qemu_odx.cli.run",
     "shell": "qemu_odx.cli.guests",
     "up": "qemu_odx.cli.up",

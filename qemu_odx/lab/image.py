@@ -9,7 +9,7 @@ import fcntl
 import shutil
 import tempfile
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import geteuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from qemu_odx.lab import apt
 from qemu_odx.lab.build_process import build_process
 from qemu_odx.lab.errors import LabError, MissingError, tail
 from qemu_odx.lab.kernel import unpack_kernel
+from qemu_odx.lab.manifest import write_facts
 from qemu_odx.lab.paths import images_folder
 from qemu_odx.lab.recipe import load_recipe, this_host
 
@@ -141,6 +142,8 @@ def _build(recipe: Recipe, host: Host, target: Path, report: Callable[[str], Non
         _run_mmdebstrap(mmdebstrap_command(recipe, host, folder), sources, folder, report)
         report("unpacking the kernel")
         unpack_kernel(folder / "vmlinuz", folder / "vmlinux")
+        files = sorted(path.name for path in folder.iterdir() if path.is_file())
+        write_facts(folder, {"name": recipe.name, "digest": recipe.key, "host": asdict(host)}, files)
         folder.rename(target)
 
 

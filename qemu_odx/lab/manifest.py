@@ -23,6 +23,15 @@ def write_facts(folder: Path, facts: Mapping[str, Any], files: Iterable[str]) ->
     (folder / FACTS).write_text(json.dumps({**facts, "files": digests}, indent=1) + "\n")
 
 
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `image.json` says; empty if it is damaged."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / FACTS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts
+
+
 def _of(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 

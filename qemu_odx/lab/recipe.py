@@ -69,6 +69,11 @@ def load_recipe(name: str, host: Host) -> Recipe:
     """
     images = data_folder("vm_images")
     tables = _tables(tomllib.loads((images / "images.toml").read_text()), name)
+    if "builder" in tables[-1]:
+        raise LabError(
+            f"the image {name} is not built of packages",
+            f"build it from your own medium first: qemu-odx image build {name} --help",
+        )
     folders = tuple(images / table["recipe"] for table in tables if "recipe" in table)
 
     def all_of(entry: str) -> tuple[str, ...]:

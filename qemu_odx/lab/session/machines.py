@@ -21,6 +21,7 @@ from qemu_odx.lab.machines.libvirt import LibvirtMachine
 from qemu_odx.lab.machines.qemu import QemuMachine
 from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.ssh import Login
+from qemu_odx.lab.windows_image.golden import WINDOWS, find_golden, golden_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +56,9 @@ def prepare(guest: Guest, report: Callable[[str], None]) -> Prepared:
     if _is_file(guest.image):
         image = own_image(guest)
         return Prepared(guest, image, own_adapter(guest))
+    if guest.image in {WINDOWS, *golden_images()}:
+        golden = find_golden(guest.image)
+        return Prepared(guest, golden.disk_image, golden.adapter)
     built = ensure_image(guest.image, report=report)
     adapter = lab_wine(built) if guest.image == "wine" else lab_linux(built)
     return Prepared(guest, built, adapter)
@@ -64,7 +68,9 @@ def system_of(guest: Guest) -> str:
     """What will be in it: "linux", "wine" or "windows"."""
     if _is_file(guest.image):
         return guest.system
-    return guest.image if guest.image in {"wine", "windows"} else "linux"
+    if guest.image in golden_images():
+        return WINDOWS
+    return guest.image if guest.image in {"wine", WINDOWS} else "linux"
 
 
 def _is_file(image: str) -> bool:

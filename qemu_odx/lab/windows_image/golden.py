@@ -5,20 +5,20 @@ May import: errors, paths, disk_image, ssh, adapters/windows. Written by `build.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qemu_odx.lab.adapters.windows import MARKER, USER, WindowsAdapter
 from qemu_odx.lab.disk_image import DiskImage, Firmware, find_firmware
 from qemu_odx.lab.errors import LabError
-from qemu_odx.lab.manifest import FACTS
+from qemu_odx.lab.manifest import FACTS, read_facts
 from qemu_odx.lab.paths import images_folder
 from qemu_odx.lab.ssh import Login
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+WINDOWS = "windows"
 DISK, VARIABLES, KEY = "system.qcow2", "variables.fd", "id_ed25519"
 
 
@@ -31,10 +31,9 @@ class GoldenImage:
     @property
     def facts(self) -> dict[str, Any]:
         """What `image.json` says: release, build, digests, when it was made. Raises LabError if it is damaged."""
-        try:
-            facts: dict[str, Any] = json.loads((self.folder / FACTS).read_text())
-        except (OSError, ValueError) as error:
-            raise LabError(f"{self.folder} is no finished image ({error})", "build it again") from error
+        facts = read_facts(self.folder)
+        if not facts:
+            raise LabError(f"{self.folder} holds no finished image", "remove it and build it again")
         return facts
 
     @property
@@ -57,10 +56,15 @@ class GoldenImage:
 
 def golden_folder(name: str) -> Path:
     """Where the image called `name` is, or will be."""
-    return images_folder() / f"windows-{name}"
+    return images_folder() / "golden" / name
 
 
-def find_golden(name: str = "windows") -> GoldenImage:
+def golden_images() -> dict[str, Path]:
+    """The finished images, by name."""
+    return {path.parent.name: path.parent for path in sorted(images_folder().glob(f"golden/*/{FACTS}"))}
+
+
+def find_golden(name: str = WINDOWS) -> GoldenImage:
     """The finished image called `name`. Raises LabError if it has not been built."""
     folder = golden_folder(name)
     if not (folder / FACTS).exists():

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shlex
-import socket
 import subprocess
-import threading
 from typing import TYPE_CHECKING
 
-import paramiko
 import pytest
-import tree_sitter_powershell
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tree_sitter import Language, Parser
+from scripted_windows import powershell_errors, script_of, ssh_server, write_key
 
 from qemu_odx.lab.adapters.linux import LinuxAdapter, lab_linux
 from qemu_odx.lab.adapters.powershell import encoded, literal, run_program
@@ -26,31 +19,11 @@ from qemu_odx.lab.image import Image
 from qemu_odx.lab.ssh import GuestShell, Login
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 NASTY = ['a"b', "it's", "two words", "", "back\\slash\\", 'c:\\dir\\"x"\\', "$env:PATH;`n", "%PATH%", "ü"]
 WINDOWS = WindowsAdapter(Login("Administrator"))
-
-
-def script_of(line: str) -> str:
-    """The PowerShell behind a command line, as PowerShell decodes it."""
-    *words, word = line.split(" ")
-    assert words[0] == "powershell.exe"
-    assert words[-1] == "-EncodedCommand"
-    return base64.b64decode(word).decode("utf-16-le")
-
-
-def powershell_errors(script: str) -> list[str]:
-    """What an independent parser does not understand."""
-    tree = Parser(Language(tree_sitter_powershell.language())).parse(script.encode())
-    nodes, wrong = [tree.root_node], []
-    while nodes:
-        node = nodes.pop()
-        nodes += node.children
-        if node.type == "ERROR" or node.is_missing:
-            wrong.append(script[node.start_byte : node.end_byte] or node.type)
-    return wrong
 
 
 def value_of(script: str, name: str) -> str:
@@ -186,52 +159,10 @@ def test_wine_runs_windows_programs_by_its_wrapper() -> None:
     assert wine.name == "wine"
 
 
-class ScriptedWindows(paramiko.ServerInterface):
-    """An ssh server like OpenSSH on Windows: one key for Administrator, commands go to a shell that we play."""
-
-    def __init__(self, key: str, answer: Callable[[str], tuple[int, str]]) -> None:
-        self._key = key
-        self._answer = answer
-        self.users: list[str] = []
-
-    def get_allowed_auths(self, username: str) -> str:
-        """Keys only."""
-        self.users.append(username)
-        return "publickey"
-
-    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        """One user, one key."""
-        self.users.append(username)
-        known = username == "Administrator" and key.get_base64() == self._key
-        return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED
-
-    def check_channel_request(self, _kind: str, _channel: int) -> int:
-        """Any channel."""
-        return paramiko.OPEN_SUCCEEDED
-
-    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        """Play it."""
-        threading.Thread(target=self._run, args=(channel, command.decode()), daemon=True).start()
-        return True
-
-    def _run(self, channel: paramiko.Channel, command: str) -> None:
-        status, output = self._answer(command)
-        channel.sendall(output.encode())
-        channel.sendall_stderr(b"played\r\n")
-        channel.send_exit_status(status)
-        channel.close()
-
-
 @pytest.fixture
 def private_key(tmp_path: Path) -> Path:
-    """A fresh key in a file."""
-    path = tmp_path / "id_ed25519"
-    path.write_bytes(
-        Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-    )
-    return path
+    """Where the key is."""
+    return tmp_path / "id_ed25519"
 
 
 @pytest.fixture
@@ -243,32 +174,8 @@ def windows(private_key: Path) -> Iterator[tuple[int, list[str]]]:
         scripts.append(script_of(command))
         return 7, "638000000\r\n"
 
-    host_key = paramiko.RSAKey.generate(2048)
-    key = paramiko.PKey.from_path(private_key).get_base64()
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        transports: list[paramiko.Transport] = []
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                transport = paramiko.Transport(connection)
-                transports.append(transport)
-                transport.add_server_key(host_key)
-                transport.start_server(server=ScriptedWindows(key, answer))
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield server.getsockname()[1], scripts
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-        for transport in transports:
-            transport.close()
-            transport.join(10)
+    with ssh_server(write_key(private_key), answer) as port:
+        yield port, scripts
 
 
 def test_windows_over_ssh(windows: tuple[int, list[str]], private_key: Path) -> None:
