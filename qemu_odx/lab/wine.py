@@ -104,12 +104,12 @@ class WineResult:
 
     def as_json(self) -> dict[str, Any]:
         """The object that `qemu-odx demo --guest wine --json` prints."""
-        keys = ("action", "in_hex", "out_hex", "ntstatus", "win32")
+        keys = ("action", "code", "unix_us", "in_hex", "out_hex", "ntstatus", "win32")
         calls = [call for outcome in self.outcomes for call in outcome.calls]
         return {
             "ok": self.ok,
             "guest": "wine",
-            "ioctls": [{key: call[key] for key in keys} for call in calls],
+            "ioctls": [{key: call[key] for key in keys if key in call} for call in calls],
             "verified_bytes": self.verified_bytes,
             "point_in_time": self.point_in_time,
             "sha256": dict(self.sha256),

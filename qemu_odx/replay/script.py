@@ -116,6 +116,7 @@ def load(trace: Trace) -> Script:
             f"{trace.path}: its head does not tell the disks: a merged or filtered part of a trace?"
         )
     script = Script(trace.head, {item["id"]: DiskState(item) for item in trace.head["disks"]})
+    exports = {item["id"]: item for item in trace.head["exports"]}
     requests: list[Step] = []
     ends: list[TokenEnd] = []
     copies: dict[tuple[str, int], list[float]] = {}
@@ -131,8 +132,13 @@ def load(trace: Trace) -> Script:
                 copies.setdefault((record["nexus"], record["list_identifier"]), []).append(record["mono"])
             case "disk" if record.get("what") == "initial":
                 _initial(script, record)
+            case "disk" if record.get("what") == "served":
+                script.disks.setdefault(record["disk"], DiskState(record["about"]))
+            case "export" if record.get("what") == "served":
+                exports.setdefault(record["export"], record["about"])
             case name if name == DROPPED:
                 script.missing += record["count"]
+    script.head["exports"] = list(exports.values())
     requests.sort(key=lambda step: int(step.record["turn"]))
     _find_ends(requests, copies)
     mark_races(requests)

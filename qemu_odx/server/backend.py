@@ -125,6 +125,7 @@ class Backend:
         for layer in power.power_layers([disk]):
             layer.on_cut = self.power_cut
         self._witness.watch(disk, self._found_corruption)
+        self.tracing.disk_entered(disk)
         self.faults.add_disk(disk)
 
     def leave_disk(self, name: str) -> Disk:

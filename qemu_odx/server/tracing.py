@@ -108,7 +108,12 @@ class Tracing:
         gate.add(self.recorder, last=True)
         export.running.watches.append(messages)
         self._attached[name] = gate, export, messages
-        self.recorder.note("export", export=name, what="served")
+        self.recorder.note("export", export=name, what="served", about=self._export(export))
+
+    def disk_entered(self, disk: Disk) -> None:
+        """A disk is there."""
+        if self.recorder is not None:
+            self.recorder.note("disk", disk=disk.name, what="served", about=_disk(disk))
 
     def detach(self, name: str) -> None:
         """An export has been taken away."""

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from guests import Blk
 
+from qemu_odx.cli.monitor_client import MonitorClient
 from qemu_odx.cli.replay import replay
 from qemu_odx.cli.trace import trace
 from qemu_odx.target import copying
@@ -307,3 +308,24 @@ def test_faults_are_recorded_and_replayed(tmp_path: Path) -> None:
     verdict = json.loads(run(path, "--json"))
     assert verdict["differences"] == []
     assert verdict["skipped"] == {"answered by a fault, or never begun": 1}
+
+
+def test_what_comes_and_goes_while_it_is_recorded(tmp_path: Path) -> None:
+    """A disk and an export that were added are recorded and replayed; one that was removed is recorded no more."""
+    arguments = ["--disk", "id=d0,path=a.img,size=16M", "--monitor", "m.sock", "--trace", "t.jsonl,data=on"]
+    path = tmp_path / "t.jsonl"
+    with ServeProcess(arguments, cwd=tmp_path) as server, MonitorClient(str(tmp_path / "m.sock")) as monitor:
+        monitor.execute("odx-disk-add", {"id": "d1", "path": "b.img", "size": 16 * MIB})
+        monitor.execute(
+            "odx-export-add", {"id": "late", "type": "vhost-user-blk", "socket": "late.sock", "disk": "d1"}
+        )
+        guest = Blk(str(tmp_path / "late.sock")).go()
+        with guest.front:
+            guest.write(8, OLD[:4096])
+            assert guest.read(8, 4096) == OLD[:4096]
+        monitor.execute("odx-export-remove", {"id": "late"})
+        assert server.terminate() == 0
+    told = [(item["export"], item["what"]) for item in records(path) if item["event"] == "export"]
+    assert told == [("late", "served"), ("late", "connected"), ("late", "left"), ("late", "removed")]
+    verdict = json.loads(run(path, "--json"))
+    assert (verdict["compared"], verdict["uncompared"], verdict["skipped"]) == (2, {}, {})

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from qemu_odx.lab import wine_cases
 from qemu_odx.lab.image import ensure_image
 from qemu_odx.lab.windows_programs import ensure_programs
+from qemu_odx.trace import windows
 
 DEMO = [sys.executable, "-m", "qemu_odx", "demo", "--guest", "wine", "--json"]
 KEYS = {"ok", "guest", "ioctls", "verified_bytes", "point_in_time", "sha256"}
-CALL_KEYS = {"action", "in_hex", "out_hex", "ntstatus", "win32"}
+CALL_KEYS = {"action", "code", "unix_us", "in_hex", "out_hex", "ntstatus", "win32"}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,21 @@ def test_structures_are_as_long_as_microsofts(found: dict[str, Any]) -> None:
     assert bytes.fromhex(write["in_hex"])[32 + 16 : 32 + 528] == token
     assert bytes.fromhex(write["out_hex"]) == bytes(8) + wine_cases.LENGTH.to_bytes(8, "little")
     assert all(set(call) == CALL_KEYS for call in found["ioctls"])
+
+
+def test_its_calls_go_into_a_trace(found: dict[str, Any]) -> None:
+    """By name and field, in the order in which the guest made them, not long ago."""
+    printed = json.dumps({"command": "ioctl", "calls": found["ioctls"]})
+    records = list(windows.records(printed))
+    assert len(records) == len(found["ioctls"])
+    good = [record for record in records if not record["win32"]]
+    read = next(record for record in good if record["fields"].get("action") == "OFFLOAD_READ")
+    assert read["fields"]["length_protected"] == wine_cases.LENGTH
+    tokens = [record["fields"]["token"] for record in records if "token" in record["fields"]]
+    assert read["fields"]["token"] in tokens
+    times = [record["wall"] for record in records]
+    assert times == sorted(times)
+    assert abs(time.time() - times[-1]) < 3600
 
 
 @pytest.mark.parametrize(
