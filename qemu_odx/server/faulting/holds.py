@@ -21,17 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Parking:
-    """Where the requests of one rule wait until it is released.
+    """Where the requests of one rule wait until it is released; what comes to it after that does not wait.
 
     Attributes:
         entry: the rule; `entry.held` is kept up to date.
     """
 
     entry: Entry
+    _released: bool = False
     _waiting: dict[Parked, Callable[[], None]] = field(default_factory=dict)
 
     def enter(self, parked: Parked, go_on: Callable[[], None]) -> None:
-        """One more waits."""
+        """One more waits, if the rule was not released since it hit."""
+        if self._released:
+            go_on()
+            return
         self._waiting[parked] = go_on
         self.entry.held = len(self._waiting)
 
@@ -43,6 +47,7 @@ class Parking:
 
     def release(self) -> None:
         """All go on, in the order in which they came."""
+        self._released = True
         waiting, self._waiting = self._waiting, {}
         self.entry.held = 0
         for go_on in waiting.values():
