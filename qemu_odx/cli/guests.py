@@ -6,7 +6,6 @@ May import: the lab. It owns what is shown, `lab/session/access.py` what is done
 from __future__ import annotations
 
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import signals_end_the_run
 from qemu_odx.lab.phases import Phases
 from qemu_odx.lab.run_folder import RunFolder
-from qemu_odx.lab.session.access import Place, copy, find_guest, log_in, ssh_command
+from qemu_odx.lab.session.access import Place, adapter_of, copy, find_guest, log_in, ssh_command
 from qemu_odx.lab.session.outcome import ExitCode
 from qemu_odx.lab.session.running import SERVE_LOG, running
 from qemu_odx.lab.session.supervisor import guest_record
@@ -57,9 +56,10 @@ def exec_(*, guest: str, words: tuple[str, ...], time_out: float, as_json: bool)
 
     One word is a line for the guest's shell; several are a program and its arguments.
     """
-    line = words[0] if len(words) == 1 else shlex.join(words)
     try:
-        shell = log_in(find_guest(guest)[1])
+        found = find_guest(guest)[1]
+        line = words[0] if len(words) == 1 else adapter_of(found).command(words)
+        shell = log_in(found)
         try:
             done = shell.run(
                 line, seconds=time_out, on_stderr=lambda text: None if as_json else click.echo(text, err=True)

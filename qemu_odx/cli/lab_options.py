@@ -16,7 +16,7 @@ import rich_click as click
 from qemu_odx.cli.config import check_option
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import ACCELERATORS, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
-from qemu_odx.lab.config.options import LabOptionError, disks_and_exports
+from qemu_odx.lab.config.options import DEFAULT_DISKS, WINE_DISKS, LabOptionError, disks_and_exports
 from qemu_odx.lab.config.table import LabFileError
 from qemu_odx.lab.session.outcome import ExitCode
 
@@ -101,7 +101,8 @@ class LabChoice:
         return replace(lab, machine=machine, accelerator=accelerator, uri=self.connect or lab.uri)
 
     def _from_options(self) -> Lab:
-        disks, exports = disks_and_exports(self.disks, Path.cwd(), check_option)
+        wanted = self.disks or (WINE_DISKS if self.guest == "wine" else DEFAULT_DISKS)
+        disks, exports = disks_and_exports(wanted, Path.cwd(), check_option)
         guest = replace(self._guest(), exports=tuple(export.name for export in exports))
         return Lab(disks=disks, exports=exports, guests=(guest,))
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DISKS = ("id=source,size=256M,bus=scsi+blk", "id=destination,size=256M,bus=scsi+blk")
 """What a script finds if nothing is said: serial numbers odx-source and odx-destination."""
+WINE_DISKS = tuple(f"{disk},mailbox=on" for disk in DEFAULT_DISKS)
+"""The filter driver that is tried under Wine needs a mailbox."""
 BUSES = ("scsi", "blk")
 BLK_ONLY = ("mailbox",)
 """Keys that belong to the vhost-user-blk export of a disk."""
@@ -33,7 +35,7 @@ def disks_and_exports(
     """Disks, one SCSI device for all that are on `scsi`, and a virtio-blk device for each that is on `blk`.
 
     Args:
-        options: values of `--disk`; the default disks if there are none.
+        options: values of `--disk`.
         here: the folder that relative paths mean.
         check: raises ValueError if the server would not take `--disk` or `--export` with this value.
 
@@ -43,7 +45,7 @@ def disks_and_exports(
     disks: list[Disk] = []
     units: list[str] = []
     blk: list[Export] = []
-    for number, text in enumerate(options or DEFAULT_DISKS):
+    for number, text in enumerate(options):
         given = split(text)
         name = given.pop("id", f"d{number}")
         buses = given.pop("bus", "scsi").split("+")

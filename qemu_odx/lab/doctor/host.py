@@ -1,6 +1,6 @@
 """The machine as the checks see it: files below a root, programs, an environment. Tests hand in another one.
 
-Imports nothing of ours.
+May import: abilities.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qemu_odx.lab.abilities import Abilities, abilities
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Host:
     root: Path = Path("/")
     which: Callable[[str], str | None] = shutil.which
     run: Callable[[Sequence[str], float], Answer] = run_program
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    abilities: Callable[[], Abilities] = abilities
     user: int = field(default_factory=os.geteuid)
 
     def path(self, name: str) -> Path:

@@ -1,6 +1,6 @@
 """Is there a QEMU that has what the lab needs, and do its guests really run: by KVM, or else by TCG.
 
-May import: doctor/{finding,host}. A device file proves nothing about KVM, so a guest of five bytes is run.
+May import: errors, doctor/{finding,host}. A device file proves nothing about KVM, so a guest of five bytes is run.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.doctor.finding import Finding, Level
+from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ def check_qemu(host: Host) -> Iterator[Finding]:
         return
     yield _version(host)
     yield from _devices(host)
+    yield _reconnect(host)
     kvm = _kvm(host)
     yield kvm
     why_not = run_tiny_guest(host, "tcg")
@@ -73,6 +75,19 @@ def _devices(host: Host) -> Iterator[Finding]:
         there = re.search(rf"\b{re.escape(name)}\b", answer.out) is not None
         level, found = (Level.OK, "there") if there else (Level.ERROR, "QEMU does not have it")
         yield Finding("qemu", name, level, found, "" if there else cure)
+
+
+def _reconnect(host: Host) -> Finding:
+    """Whether a guest keeps its SCSI disks when their server is started again."""
+    name = "vhost-user-scsi reconnect"
+    try:
+        able = host.abilities().scsi_reconnects
+    except LabError as error:
+        return Finding("qemu", name, Level.WARNING, error.cause, error.cure)
+    if able:
+        return Finding("qemu", name, Level.OK, "a guest finds a disk server that was started again")
+    cure = "nothing has to be done; vhost-user-blk reconnects, and a newer QEMU does on both"
+    return Finding("qemu", name, Level.NOTE, "a guest loses its SCSI disks when their server ends", cure)
 
 
 def _kvm(host: Host) -> Finding:

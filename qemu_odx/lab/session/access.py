@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qemu_odx.lab.adapters.linux import LinuxAdapter
+from qemu_odx.lab.adapters.windows import WindowsAdapter
+from qemu_odx.lab.adapters.wine import WineAdapter
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.session.record import the_record
 from qemu_odx.lab.ssh import GuestShell, Login
@@ -18,6 +21,7 @@ from qemu_odx.lab.ssh import GuestShell, Login
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qemu_odx.lab.adapters.port import GuestAdapter
     from qemu_odx.lab.session.record import GuestRecord, LabRecord
 
 KNOWN_HOSTS = "known_hosts"
@@ -40,8 +44,20 @@ def find_guest(address: str | None) -> tuple[LabRecord, GuestRecord]:
 
 def log_in(guest: GuestRecord) -> GuestShell:
     """A connection to the guest. Raises LabError if it does not answer."""
+    return GuestShell(guest.port, login_of(guest))
+
+
+def login_of(guest: GuestRecord) -> Login:
+    """Who logs in to a guest, and how."""
     key = None if guest.private_key is None else Path(guest.private_key)
-    return GuestShell(guest.port, Login(guest.user, key, guest.host_key))
+    return Login(guest.user, key, guest.host_key)
+
+
+def adapter_of(guest: GuestRecord) -> GuestAdapter:
+    """How to use a guest."""
+    kinds = {"windows": WindowsAdapter, "wine": WineAdapter}
+    adapter: GuestAdapter = kinds.get(guest.system, LinuxAdapter)(login_of(guest))
+    return adapter
 
 
 def ssh_command(guest: GuestRecord, folder: Path, words: Sequence[str] = ()) -> list[str] | None:

@@ -20,6 +20,7 @@ from qemu_odx.lab.run_folder import RunFolder
 from qemu_odx.lab.session.outcome import ExitCode
 from qemu_odx.lab.session.running import guest_folder, running
 from qemu_odx.lab.session.script import OWN, USERS, script_folder
+from qemu_odx.lab.windows_programs import ensure_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -236,11 +237,21 @@ def crash_words(console: str) -> str:
 def upload_script(guest: LiveGuest, script: Script, scratch: Path) -> list[str]:
     """Put our scripts and the user's file into the guest; the words that run it there."""
     system = guest.adapter.name
-    own = guest.upload(script_folder(system), OWN)
+    own = guest.upload(_ours(system, scratch / "ours"), OWN)
     if script.ours:
         return script.words(system, own)
     with_it = scratch / "script"
     with_it.mkdir()
     shutil.copy(script.file, with_it)
-    folder = guest.upload(with_it, USERS)
-    return script.words(system, folder)
+    return script.words(system, guest.upload(with_it, USERS))
+
+
+def _ours(system: str, target: Path) -> Path:
+    """Our scripts for such a guest; the Windows programs beside them where they can run."""
+    if system == "linux":
+        return script_folder(system)
+    target.mkdir()
+    for path in (*script_folder(system).iterdir(), *ensure_programs().iterdir()):
+        if path.is_file():
+            shutil.copy(path, target)
+    return target

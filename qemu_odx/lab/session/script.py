@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 OWN, USERS = "odx", "odx-run"
 """Folders in the guest: our scripts with their modules, and the user's file."""
-POWERSHELL = ("powershell", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-File")
 MAKE_EXECUTABLE = 'chmod +x "$0" && exec "$0" "$@"'  # the upload keeps no modes
-COMPILED = {".exe"}
+COMPILED = "odx.exe"
+"""Our program for Windows, which is compiled on the host; under Wine it is the only one that runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Script:
     """A script and its arguments.
 
     Attributes:
-        file: it, on the host; a program of ours that is still to be compiled has only its name.
+        file: it, on the host; our Windows program, which is still to be compiled, has only its name.
         arguments: of the script.
         ours: it is one of `guest_scripts`.
     """
@@ -35,11 +35,6 @@ class Script:
     file: Path
     arguments: tuple[str, ...]
     ours: bool
-
-    @property
-    def compiled(self) -> bool:
-        """It is one of our Windows programs, which are compiled on the host."""
-        return self.ours and self.file.suffix in COMPILED
 
     def words(self, system: str, folder: str) -> list[str]:
         """Program and arguments in the guest, the file being in `folder` there.
@@ -54,15 +49,13 @@ class Script:
 
 def _interpreter(suffix: str, system: str) -> Sequence[str]:
     """Words in front of a script's path. A Python script of the user's may import our modules."""
+    if system == "windows":
+        return ("python",) if suffix == ".py" else ()  # the adapter knows what PowerShell runs
     if suffix == ".py":
-        return ("python",) if system == "windows" else ("env", f"PYTHONPATH=/tmp/{OWN}", "python3")
-    if suffix == ".ps1":
-        return POWERSHELL
+        return ("env", f"PYTHONPATH=/tmp/{OWN}", "python3")
     if suffix == ".sh":
         return ("sh",)
-    if suffix == ".exe":
-        return ()  # Windows starts it, and in the Wine guest its adapter
-    return () if system == "windows" else ("sh", "-c", MAKE_EXECUTABLE)
+    return () if suffix == ".exe" else ("sh", "-c", MAKE_EXECUTABLE)
 
 
 def script_folder(system: str) -> Path:
@@ -80,7 +73,7 @@ def find_script(name: str, arguments: Sequence[str], system: str) -> Script:
     known = scripts(system)
     if "/" not in name and name in known:
         return Script(folder / name, tuple(arguments), ours=True)
-    if Path(name).is_file():
+    if Path(name).is_file() and not (system == "wine" and Path(name).suffix == ".exe"):
         return Script(Path(name), tuple(arguments), ours=False)
     raise LabError(
         f"there is no script {name}", f"give a file, or one of ours for {system}: {', '.join(known)}"
@@ -91,5 +84,6 @@ def scripts(system: str) -> list[str]:
     """The names of our scripts that can be run in guests of this system."""
     folder = script_folder(system)
     if system == "windows":
-        return [*sorted(path.name for path in folder.glob("*.ps1")), "odx.exe"]
-    return sorted(path.name for path in folder.glob("*.py") if path.stat().st_mode & 0o100)
+        return [*sorted(path.name for path in folder.glob("*.ps1")), COMPILED]
+    found = sorted(path.name for path in folder.glob("*.py") if path.stat().st_mode & 0o100)
+    return [*found, COMPILED] if system == "wine" else found

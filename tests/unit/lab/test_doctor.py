@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from qemu_odx.cli import doctor as command
+from qemu_odx.lab.abilities import Abilities
 from qemu_odx.lab.doctor import memory, storage
 from qemu_odx.lab.doctor.checkup import FEATURES, check_up
 from qemu_odx.lab.doctor.finding import Finding, Level
@@ -25,11 +26,13 @@ from qemu_odx.lab.doctor.qemu import LEAVES_WITH, check_qemu, run_tiny_guest
 from qemu_odx.lab.doctor.security import check_security
 from qemu_odx.lab.doctor.storage import check_storage, reflink, sockets
 from qemu_odx.lab.doctor.tools import TOOLS, check_tools
+from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.run_folder import PREFIX, RunFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+ABLE = Abilities("10.0.2", blk=True, scsi=True, scsi_reconnects=True, png=True, reconnect_ms=True)
 VERSION = "QEMU emulator version 7.2.22 (Debian)"
 DEVICES = 'name "vhost-user-scsi-pci", bus PCI\nname "vhost-user-blk-pci", bus PCI\n'
 
@@ -64,7 +67,9 @@ def host(tmp_path: Path) -> Host:
     put(tmp_path, "proc/meminfo", "MemAvailable: 4194304 kB\nHugePages_Total: 8\nHugePages_Free: 8\n")
     put(tmp_path, "usr/share/OVMF/OVMF_CODE_4M.fd")
     (tmp_path / "dev/shm").mkdir()
-    return Host(root=tmp_path, which=lambda name: f"/usr/bin/{name}", run=Script(), environment={}, user=0)
+    return Host(
+        root=tmp_path, which=lambda name: f"/usr/bin/{name}", run=Script(), abilities=lambda: ABLE, user=0
+    )
 
 
 def put(root: Path, name: str, text: str = "") -> None:
@@ -107,6 +112,18 @@ def test_what_qemu_lacks_is_named(host: Host, script: Script, name: str, level: 
     finding = named(check_qemu(replace(host, run=script)), name)
     assert finding.level is level
     assert finding.cure
+
+
+def test_abilities_are_told(host: Host) -> None:
+    """QEMU 7.2 gives SCSI disks up for good; one that cannot be asked is a warning."""
+    old = replace(host, abilities=lambda: replace(ABLE, scsi_reconnects=False))
+    assert named(check_qemu(old), "vhost-user-scsi reconnect").level is Level.NOTE
+
+    def silent() -> Abilities:
+        raise LabError("QEMU does not start", "install QEMU again")
+
+    mute = named(check_qemu(replace(host, abilities=silent)), "vhost-user-scsi reconnect")
+    assert (mute.level, mute.found, mute.cure) == (Level.WARNING, "QEMU does not start", "install QEMU again")
 
 
 def test_kvm_that_is_only_present_is_seen_through(host: Host) -> None:

@@ -12,7 +12,7 @@ from qemu_odx.cli import config as command
 from qemu_odx.cli.config import check_option
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import BLK, SCSI, disk_argument, export_argument
-from qemu_odx.lab.config.options import LabOptionError, disks_and_exports, split
+from qemu_odx.lab.config.options import DEFAULT_DISKS, LabOptionError, disks_and_exports, split
 from qemu_odx.lab.config.positions import positions
 from qemu_odx.lab.config.table import LabFileError
 from qemu_odx.server.config import parse_config
@@ -246,7 +246,7 @@ def test_disk_options(tmp_path: Path) -> None:
 
 def test_disks_nobody_asked_for(tmp_path: Path) -> None:
     """Source and destination, both on both buses."""
-    disks, exports = disks_and_exports([], tmp_path, check_option)
+    disks, exports = disks_and_exports(DEFAULT_DISKS, tmp_path, check_option)
     assert [disk.options["serial"] for disk in disks] == ["odx-source", "odx-destination"]
     assert [export.name for export in exports] == ["scsi", "blk-source", "blk-destination"]
 

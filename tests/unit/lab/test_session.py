@@ -187,11 +187,16 @@ def test_scripts_are_found(tmp_path: Path) -> None:
     script = tmp_path / "t.ps1"
     script.touch()
     users = find_script(str(script), ["-A", "b c"], "windows")
-    assert users.words("windows", "C:/x")[-4:] == ["-File", "C:/x/t.ps1", "-A", "b c"]
+    assert users.words("windows", "C:/x") == ["C:/x/t.ps1", "-A", "b c"]
     program = tmp_path / "tool"
     program.touch()
     assert find_script(str(program), [], "linux").words("linux", "/x")[:2] == ["sh", "-c"]
-    assert find_script("odx.exe", ["property"], "windows").compiled
+    assert find_script("odx.exe", ["property"], "wine").words("wine", "/x") == ["/x/odx.exe", "property"]
+    other = tmp_path / "other.exe"
+    other.touch()
+    assert find_script(str(other), [], "windows").file == other
+    with pytest.raises(LabError, match="one of ours for wine"):
+        find_script(str(other), [], "wine")
     with pytest.raises(
         LabError, match=r"no script nothing\.py; give a file, or one of ours for linux: .*odx_copy"
     ):

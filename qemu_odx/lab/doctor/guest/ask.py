@@ -6,9 +6,7 @@ May import: errors, paths, ssh, windows_programs, session/{record,access}, docto
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import subprocess
 import tempfile
 import uuid
 from contextlib import suppress
@@ -20,8 +18,7 @@ from qemu_odx.lab.doctor.guest.linux import linux_view
 from qemu_odx.lab.doctor.guest.windows import windows_view
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.paths import data_folder
-from qemu_odx.lab.session.access import log_in
-from qemu_odx.lab.session.script import POWERSHELL
+from qemu_odx.lab.session.access import adapter_of, log_in
 from qemu_odx.lab.windows_programs import ensure_programs
 
 if TYPE_CHECKING:
@@ -49,33 +46,34 @@ class Question:
 
 def ask_guest(guest: GuestRecord, question: Question) -> GuestView:
     """What the guest sees. Raises LabError if it cannot be asked."""
+    windows = guest.system == "windows"
+    name, options = ("odx-doctor.ps1", _windows(question)) if windows else ("odx_doctor.py", _linux(question))
+    adapter = adapter_of(guest)
+    folder = adapter.new_folder(f"odx-doctor-{uuid.uuid4().hex[:8]}")
+    program = [] if windows else ["python3"]
+    line = adapter.command([*program, f"{folder}/{name}", *options])
     shell = log_in(guest)
     try:
-        if guest.system == "windows":
-            return windows_view(_run(shell, *_windows(question)))
-        return linux_view(_run(shell, *_linux(question)))
+        printed = _run(
+            shell, data_folder("guest_scripts") / ("windows" if windows else "linux"), folder, line
+        )
     finally:
         shell.close()
+    return windows_view(printed) if windows else linux_view(printed)
 
 
-def _linux(question: Question) -> tuple[Path, str, list[str]]:
-    """Scripts, the folder for them in the guest, and the words that run one there."""
-    folder = f"/tmp/odx-doctor-{uuid.uuid4().hex[:8]}"  # noqa: S108 - in the guest
-    only = ["--serial", question.serial] if question.serial else []
-    return data_folder("guest_scripts") / "linux", folder, ["python3", f"{folder}/odx_doctor.py", *only]
+def _linux(question: Question) -> list[str]:
+    return ["--serial", question.serial] if question.serial else []
 
 
-def _windows(question: Question) -> tuple[Path, str, list[str]]:
-    folder = f"C:/Windows/Temp/odx-doctor-{uuid.uuid4().hex[:8]}"
-    words = [*POWERSHELL, f"{folder}/odx-doctor.ps1"]
-    if question.volume:
-        words += ["-Volume", question.volume]
+def _windows(question: Question) -> list[str]:
+    words = ["-Volume", question.volume] if question.volume else []
     if question.files:
         words += ["-Source", question.files[0], "-Destination", question.files[1]]
-    return data_folder("guest_scripts") / "windows", folder, words
+    return words
 
 
-def _run(shell: GuestShell, scripts: Path, folder: str, words: list[str]) -> Any:
+def _run(shell: GuestShell, scripts: Path, folder: str, line: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="qemu-odx-doctor-") as scratch:
         for path in scripts.iterdir():
             if path.is_file():
@@ -84,7 +82,6 @@ def _run(shell: GuestShell, scripts: Path, folder: str, words: list[str]) -> Any
             with suppress(LabError):  # without a compiler the script says that odx.exe is missing
                 shutil.copy(ensure_programs() / "odx.exe", scratch)
         shell.upload(Path(scratch), folder)
-    line = subprocess.list2cmdline(words) if scripts.name == "windows" else shlex.join(words)
     done = shell.run(line, seconds=SECONDS)
     try:
         return json.loads(done.stdout)
