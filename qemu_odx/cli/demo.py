@@ -7,27 +7,24 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from qemu_odx.cli.demo_report import reported
 from qemu_odx.cli.demo_wine import print_wine_result
+from qemu_odx.cli.progress import shown
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import signals_end_the_run
-from qemu_odx.lab.phases import Silent
 from qemu_odx.lab.wine import WineResult, run_wine_demo
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from qemu_odx.lab.phases import Observer
 
 PHASE_TITLES = {
     "image": "Guest image",
@@ -66,10 +63,9 @@ def demo(*, guest: str, as_json: bool, report_folder: Path | None) -> None:
 
     Needs QEMU and, the first time, the network for the guest's packages.
     """
-    errors = Console(stderr=True)
     run: Callable[..., DemoResult | WineResult] = run_demo if guest == "linux" else run_wine_demo
     try:
-        with signals_end_the_run(), _shown(errors) as observer:
+        with signals_end_the_run(), shown(PHASE_TITLES) as observer:
             result = run(observer) if report_folder is None else reported(run, observer, report_folder)
     except LabError as error:
         if as_json:
@@ -93,44 +89,6 @@ def _explain(error: LabError) -> None:
     click.echo(f"qemu-odx demo: {error}", err=True)
     if error.logs is not None:
         click.echo(f"The logs are in {error.logs}", err=True)
-
-
-@contextmanager
-def _shown(console: Console) -> Iterator[Observer]:
-    """Progress on a terminal, silence elsewhere."""
-    if not console.is_terminal:
-        yield Silent()
-        return
-    columns = (
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description}", table_column=None),
-        BarColumn(bar_width=20),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}", style="dim"),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield _Bars(progress)
-
-
-class _Bars:
-    """One line for each phase."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = TaskID(0)
-
-    def phase_began(self, name: str) -> None:
-        self._task = self._progress.add_task(PHASE_TITLES[name], total=None, detail="")
-
-    def detail(self, text: str) -> None:
-        self._progress.update(self._task, detail=text)
-
-    def progress(self, done: int, total: int) -> None:
-        # A full bar would count as a finished phase; the last step of a phase is not its end.
-        self._progress.update(self._task, completed=min(done, total - 1), total=total)
-
-    def phase_ended(self, name: str, seconds: float) -> None:
-        self._progress.update(self._task, completed=1, total=1, detail=f"{name} {seconds:.1f} s")
 
 
 def _print(result: DemoResult | WineResult) -> None:

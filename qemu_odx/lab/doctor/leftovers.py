@@ -1,6 +1,6 @@
 """What earlier runs left: folders of killed ones, a lock that another holds.
 
-May import: paths, run_folder, doctor/{finding,host}.
+May import: paths, run_folder, session/record, doctor/{finding,host}.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.lab.doctor.finding import Finding, Level
 from qemu_odx.lab.paths import images_folder
 from qemu_odx.lab.run_folder import abandoned, socket_parent
+from qemu_odx.lab.session.record import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def check_leftovers(_: Host) -> Iterator[Finding]:
-    """Folders without an owner, and the lock of image builds."""
+    """Folders without an owner, labs without a supervisor, and the lock of image builds."""
     yield old_folders(socket_parent())
+    yield dead_labs()
     yield build_lock(images_folder() / "lock")
 
 
@@ -35,6 +37,15 @@ def old_folders(parent: Path) -> Finding:
             "leftovers", "run folders", Level.NOTE, f"left by killed runs: {', '.join(found)}", cure
         )
     return Finding("leftovers", "run folders", Level.OK, f"none in {parent}")
+
+
+def dead_labs() -> Finding:
+    """Labs whose own process was killed."""
+    dead = [record.name for record in records() if not record.supervisor.alive]
+    if dead:
+        cure = f"qemu-odx down {' '.join(dead)}"
+        return Finding("leftovers", "labs", Level.NOTE, f"killed: {', '.join(dead)}", cure)
+    return Finding("leftovers", "labs", Level.OK, "none was killed")
 
 
 def build_lock(path: Path) -> Finding:

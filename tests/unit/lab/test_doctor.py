@@ -19,7 +19,7 @@ from qemu_odx.lab.doctor import memory, storage
 from qemu_odx.lab.doctor.checkup import FEATURES, check_up
 from qemu_odx.lab.doctor.finding import Finding, Level
 from qemu_odx.lab.doctor.host import Answer, Host, run_program
-from qemu_odx.lab.doctor.leftovers import build_lock, old_folders
+from qemu_odx.lab.doctor.leftovers import build_lock, dead_labs, old_folders
 from qemu_odx.lab.doctor.libvirt import check_libvirt
 from qemu_odx.lab.doctor.memory import check_memory, open_files
 from qemu_odx.lab.doctor.qemu import LEAVES_WITH, check_qemu, run_tiny_guest
@@ -28,6 +28,7 @@ from qemu_odx.lab.doctor.storage import check_storage, reflink, sockets
 from qemu_odx.lab.doctor.tools import TOOLS, check_tools
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.run_folder import PREFIX, RunFolder
+from qemu_odx.lab.session.record import LabRecord, Process, claimed, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -278,6 +279,15 @@ def test_leftovers_are_named(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert build_lock(tmp_path / "lock").level is Level.NOTE
+
+
+def test_killed_labs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that cleans up after them."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert dead_labs().level is Level.OK
+    with claimed("gone") as folder:
+        write_record(folder, LabRecord("gone", Process(1, 1), "now", "/run", (), {}, {}))
+        assert dead_labs().cure == "qemu-odx down gone"
 
 
 def test_check_that_breaks_is_a_finding(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
