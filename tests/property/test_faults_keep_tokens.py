@@ -300,8 +300,10 @@ class FaultyTarget(RuleBasedStateMachine):
         for item in self.faults.list():
             self.faults.remove(item.name)
         self._run()
-        self.clock.advance(20)
-        self._run()
+        for _ in range(60):  # delays add up, and tokens are to live
+            if self.pending:
+                self.clock.advance(1)
+                self._run()
         assert self.pending == 0
         for lun in self.disks:
             self._send(lun, bytes(16), b"")  # takes the unit attention
