@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ import pytest
 from scsi_sequences import play
 
 from qemu_odx.disk.before_write import BeforeWrite
+from qemu_odx.tap.gate import Gate
 from qemu_odx.target.commands import write_token
 from qemu_odx.target.tasks import Entry
 from qemu_odx.tokens import registry
+from qemu_odx.trace.recorder import Recorder
+from qemu_odx.trace.sink import Sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +44,25 @@ def test_kept_inputs_hold() -> None:
     """Every input that once reached new code or found a fault."""
     assert len(INPUTS) > 200
     play_all()
+
+
+@pytest.mark.timeout(300)
+def test_kept_inputs_hold_while_they_are_recorded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every command passes a gate with a recorder, which fails at none of them."""
+    recorder = Recorder(Sink(Path(os.devnull)), lambda: 0.0, data=True, full=True)
+    init = Gate.__init__
+
+    def recorded(gate: Gate, *given: Any, **options: Any) -> None:
+        init(gate, *given, **options)
+        gate.add(recorder, last=True)
+
+    monkeypatch.setattr(Gate, "__init__", recorded)
+    play_all()
+    recorder.close()
+    assert recorder.sink.records > 10 * len(INPUTS)
+    assert caplog.text == ""
 
 
 def _data_of_now(patch: pytest.MonkeyPatch) -> None:
