@@ -71,6 +71,7 @@ class CopyManager:
 
     def __post_init__(self) -> None:
         self.tokens = TokenRegistry(self.clock, self.random, self.quotas, self._give_back)
+        self.tokens.holder = initiator_port
         self.operations = OperationTable(self.clock, self.quotas.results)
         self.tokens.journal = self.operations.journal = self.journal
 

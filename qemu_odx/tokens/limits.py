@@ -44,7 +44,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """What one I_T nexus, and all together, may hold.
+    """What one I_T nexus, and all together, may hold; tokens are counted for all lives of an initiator port together.
 
     Attributes:
         tokens: live tokens of the whole copy manager.

@@ -95,6 +95,11 @@ def _nobody() -> None:
     """Nobody wants to know."""
 
 
+def _itself(owner: Hashable) -> Hashable:
+    """Every owner has a quota of its own."""
+    return owner
+
+
 @dataclass(frozen=True, slots=True)
 class Tombstone:
     """A dead token: enough to recognise it, nothing of its secret (SPC-4 5.17.6.5 takes SHA-256 for a match)."""
@@ -132,6 +137,7 @@ class TokenRegistry(Generic[P]):
         quotas: how many tokens and tombstones are kept.
         released: called with the payload of every token that died and is no longer in use.
         journal: notes what a successor must know; None: nothing outlives the process.
+        holder: whose quota an owner uses: a guest that resets its driver again and again stays one.
 
     Attributes:
         observers: told of births and deaths.
@@ -151,6 +157,7 @@ class TokenRegistry(Generic[P]):
     _nonce: int = 0
     _minted: int = 0
     journal: TokenJournal[P] | None = None
+    holder: Callable[[Hashable], Hashable] = _itself
 
     def __post_init__(self) -> None:
         # A boot nonce above the counter: a restart never gives out an identifier that was in use before.
@@ -163,7 +170,7 @@ class TokenRegistry(Generic[P]):
         for identifier, grave in graves.items():
             self._dead[identifier] = grave
             heapq.heappush(self._deadlines, (grave.forget_at, identifier))
-            self._accounts.setdefault(grave.owner, _Account()).graves[identifier] = None
+            self._account(grave.owner).graves[identifier] = None
         nonces = {identifier >> 32 for identifier in (*self._live, *self._dead)}
         while self._nonce in nonces:
             self._nonce = int.from_bytes(self.random(4), "big") or 1
@@ -181,7 +188,7 @@ class TokenRegistry(Generic[P]):
     def room(self, owner: Hashable, length: int) -> bool:
         """True if one more token of `length` bytes may be minted for this nexus."""
         self.expire()
-        account, quotas = self._accounts.get(owner) or _Account(), self.quotas
+        account, quotas = self._accounts.get(self.holder(owner)) or _Account(), self.quotas
         return (
             len(self._live) < quotas.tokens
             and account.tokens < quotas.tokens_per_nexus
@@ -229,7 +236,7 @@ class TokenRegistry(Generic[P]):
 
     def _enter(self, token: Token[P]) -> None:
         self._live[token.identifier] = token
-        account = self._accounts.setdefault(token.owner, _Account())
+        account = self._account(token.owner)
         account.tokens += 1
         account.length += token.length
         self._schedule(token)
@@ -319,7 +326,7 @@ class TokenRegistry(Generic[P]):
 
     def _bury(self, token: Token[P], cause: Fault) -> None:
         del self._live[token.identifier]
-        account = self._accounts[token.owner]
+        account = self._account(token.owner)
         account.tokens -= 1
         account.length -= token.length
         forget_at = self.clock() + max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
@@ -341,10 +348,13 @@ class TokenRegistry(Generic[P]):
         owner = self._dead.pop(identifier).owner
         if self.journal:
             self.journal.forgotten(identifier)
-        account = self._accounts[owner]
+        account = self._account(owner)
         del account.graves[identifier]
         if not account.tokens and not account.graves:
-            del self._accounts[owner]
+            del self._accounts[self.holder(owner)]
+
+    def _account(self, owner: Hashable) -> _Account:
+        return self._accounts.setdefault(self.holder(owner), _Account())
 
 
 def tombstone(data: bytes, cause: Fault, owner: Hashable, group: str, forget_at: float) -> Tombstone:

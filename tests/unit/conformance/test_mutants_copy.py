@@ -48,8 +48,8 @@ def offset_in_source_blocks(m: Mutation) -> None:
     """FreeBSD CTL scales OFFSET INTO ROD by the source's block length."""
     copy = copying.copy_rod
 
-    def scaled(source: Any, offset: int, destination: Any, *rest: Any) -> Any:
-        return copy(source, offset // destination.block_size * 512, destination, *rest)
+    def scaled(source: Any, offset: int, destination: Any, *rest: Any, **options: Any) -> Any:
+        return copy(source, offset // destination.block_size * 512, destination, *rest, **options)
 
     m.replace(write_token, "copy_rod", scaled)
 
@@ -135,6 +135,9 @@ class LiveSnapshot:
             whole += part
         destination.write(place, [bytes(whole[offset : offset + length])])
         return CopyMethod.READ_WRITE
+
+    def outlive(self) -> None:
+        """Nothing to be found by a successor."""
 
     def release(self) -> None:
         """Nothing is held."""

@@ -255,7 +255,7 @@ def secret_is_zeros(m: Mutation) -> None:
 def secrets_listed(m: Mutation) -> None:
     """REPORT ALL ROD TOKENS shows whole tokens."""
 
-    def whole(self: TokenRegistry[Any]) -> list[bytes]:
+    def whole(self: TokenRegistry[Any], _group: str) -> list[bytes]:
         return [token.data for token in self]
 
     m.replace(TokenRegistry, "management_tokens", whole)

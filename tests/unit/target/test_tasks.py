@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qemu_odx.target.port import Reply, Task
+from qemu_odx.target.port import LoginNexus, Reply, Task
 from qemu_odx.testing.runner import HeldRunner
+from qemu_odx.tokens.registry import Fault
 from qemu_odx.wire.scsi.sense import parse
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 
@@ -163,3 +165,20 @@ class _Lost:
 
     def __init__(self, real: object) -> None:
         self.release = real.release  # type: ignore[attr-defined]
+
+
+def test_resets_give_no_new_quota(reference: ReferenceTarget) -> None:
+    """Each life of a driver is a nexus of its own; what it made counts for all of them, dead or alive."""
+    manager = reference.target.manager
+    manager.tokens.quotas = replace(manager.quotas, tokens_per_nexus=2, tombstones=3)
+    for life in range(6):
+        nexus = LoginNexus("s.sock", life)
+        driver = reference.initiator(nexus)  # type: ignore[arg-type]  # any nexus will do
+        answers = [driver.populate(0, [Range(0, 1)]).fault for _ in range(3)]
+        assert answers == [None, None, (5, 0x55, 0x0D)]
+        for token in manager.tokens:
+            manager.tokens.kill(token, Fault.DELETED)
+        assert len(manager.tokens._dead) <= 3
+        reference.target.nexus_loss(nexus, lambda: None)
+    other = reference.initiator(LoginNexus("t.sock", 0))  # type: ignore[arg-type]
+    assert other.populate(0, [Range(0, 1)]).good
