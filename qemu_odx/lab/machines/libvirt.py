@@ -120,8 +120,8 @@ class LibvirtMachine:
             self.kill()
             raise LabError(
                 f"libvirt did not start the domain in {self._start_seconds:.0f} s: "
-                "a disk server listens and does not answer",
-                "see the log of the disk server",
+                "a disk server does not answer, or its socket does not let QEMU in",
+                "see the disk server's log; owner=, socket-group= and mode= of --export say who may connect",
             )
 
     def _connect(self) -> Any:
