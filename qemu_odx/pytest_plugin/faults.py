@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import LabError
-from qemu_odx.testing.monitor_faults import MonitorFaults
-
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -20,7 +17,8 @@ class OdxFault:
     """Called with a rule, it adds that rule and returns its name; as `odx_fault.rule(...)`, for a block only."""
 
     def __init__(self, server: OdxServer) -> None:
-        self._faults = MonitorFaults(server.execute)
+        self._server = server
+        self._faults = server.faults
 
     def __call__(self, rule: str) -> str:
         """Add a rule such as `op=WRITE USING TOKEN,count=1,sense=token-expired`; its name.
@@ -47,8 +45,5 @@ class OdxFault:
         return self._faults.list()
 
     def clear(self) -> None:
-        """Remove every rule. A server that is gone has none."""
-        try:
-            self._faults.clear()
-        except (LabError, OSError):
-            return
+        """Remove every rule, and let everything go on that is held."""
+        self._server.let_go()

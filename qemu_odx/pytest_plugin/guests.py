@@ -145,6 +145,7 @@ class GuestPool:
                 if server.artifacts.wanted:
                     with suppress(LabError):
                         started.live.collect(started.run.path)
+                server.let_go()
                 reusable = not fresh and _unplugged(started.live, server)
         finally:
             if reusable:

@@ -92,13 +92,11 @@ def odx_tokens(odx_server: OdxServer) -> OdxTokens:
 
 
 @pytest.fixture
-def odx_fault(odx_server: OdxServer) -> Iterator[OdxFault]:
+def odx_fault(odx_server: OdxServer) -> OdxFault:
     """Break requests on purpose; behind the test every rule is gone and nothing is held."""
     from qemu_odx.pytest_plugin.faults import OdxFault
 
-    fault = OdxFault(odx_server)
-    yield fault
-    fault.clear()
+    return OdxFault(odx_server)
 
 
 @pytest.fixture(scope="session")

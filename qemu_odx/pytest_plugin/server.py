@@ -6,15 +6,17 @@ May import: lab, testing. Next: `guests.py` plugs the exports into a guest, `tok
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from qemu_odx.lab.backend import Backend, BlkExport, DiskSpec, ScsiExport, serve_command
+from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.qmp import Monitor
 from qemu_odx.lab.run_folder import RunFolder
 from qemu_odx.pytest_plugin.disks import OdxDisk, ordered_disks
+from qemu_odx.testing.monitor_faults import MonitorFaults
 from qemu_odx.testing.scsi_guest import ScsiGuest
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class OdxServer:
         self.monitor_socket = folder / "monitor.sock"
         self._host_socket = folder / "host.sock"
         self._monitor: Monitor | None = None
+        self._has_faults = "--fault" in arguments
         self._host: ScsiGuest | None = None
         self._arguments = arguments
         self._specs = [
@@ -108,12 +111,25 @@ class OdxServer:
             self._monitor = Monitor(connection, server="the disk server")
         return self._monitor.execute(command, arguments)
 
+    @property
+    def faults(self) -> MonitorFaults:
+        """The fault rules of the server."""
+        self._has_faults = True
+        return MonitorFaults(self.execute)
+
+    def let_go(self) -> None:
+        """Remove every fault rule, so that nothing is held any more. A server that is gone holds nothing."""
+        if self._has_faults:
+            with suppress(LabError, OSError):
+                self.faults.clear()
+
     def check(self) -> None:
         """Raise `LabError` if the server ended by itself."""
         self._backend.check()
 
     def stop(self) -> int:
-        """End it; its exit code, 0 if all went well. Idempotent."""
+        """End it, with nothing held any more; its exit code, 0 if all went well. Idempotent."""
+        self.let_go()
         if self._host is not None:
             self._host.front.close()
             self._host = None

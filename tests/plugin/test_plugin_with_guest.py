@@ -57,6 +57,18 @@ def test_another_one(odx_guest):
     assert one == two == three
     assert len({one, fresh, four}) == 3
 
+def test_that_leaves_a_request_held(odx_guest, odx_disk, odx_fault):
+    node = odx_guest.node(odx_disk)
+    name = odx_fault("op=WRITE(10),action=stall")
+    odx_guest.sh(f"(dd if=/dev/zero of={node} bs=4k count=1 oflag=direct > /dev/null 2>&1 &) ; true")
+    while not any(rule["held"] for rule in odx_fault.list()):
+        pass
+
+def test_the_guest_is_still_good(odx_guest, odx_disk):
+    PIDS.append(odx_guest.live.machine.pid)
+    assert PIDS[-1] == PIDS[-2]
+    assert odx_guest.sha256(odx_disk) == odx_disk.sha256()
+
 def test_that_fails(odx_guest):
     odx_guest.sh("echo so it is >&2; exit 3")
 
@@ -123,7 +135,7 @@ def test_ctrl_c_leaves_nothing(
 def test_lives_of_guests(inner: Inner, image: None, pytester: pytest.Pytester) -> None:
     """Shared by a session; fresh if asked; a lost one is replaced; what is kept of a failure helps."""
     result = inner(LIVES, "--odx-artifacts=kept")
-    result.assert_outcomes(passed=6, failed=1)
+    result.assert_outcomes(passed=8, failed=1)
     result.stdout.fnmatch_lines(["*echo so it is >&2; exit 3: exit status 3*", "*so it is*"])
     (kept,) = pytester.path.glob("kept/*")
     assert {"serve.log", "qemu.log", "serial.log", "dmesg.txt"} <= {path.name for path in kept.iterdir()}

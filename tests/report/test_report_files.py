@@ -46,6 +46,10 @@ def test_junit_read_by_another_program(tmp_path: Path) -> None:
     assert (suite.tests, suite.failures, suite.errors, suite.skipped) == (4, 1, 0, 1)
     assert [(one.name, one.value) for one in suite.properties()] == [("accelerator", "tcg")]
     wrong = next(case for case in suite if case.name == "virtio-blk shows the same")
+    assert {case.name: type(result).__name__ for case in suite for result in case.result} == {
+        "virtio-blk shows the same": "Failure",
+        "a snapshot by reflink": "Skipped",
+    }
     assert wrong.result[0].message == "it shows other data"
     assert "A != B" in wrong.result[0].text
     assert wrong.time == pytest.approx(0.2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_odx.lab import warm
 from qemu_odx.lab.accelerator import choose_accelerator
 from qemu_odx.lab.backend import Backend, DiskSpec, ScsiExport, serve_command
 from qemu_odx.lab.machine import Plug
@@ -36,9 +37,10 @@ def spec(image: Image) -> GuestSpec:
 
 @pytest.fixture(scope="module")
 def cache(spec: GuestSpec, tmp_path_factory: pytest.TempPathFactory) -> StateCache:
-    """A cache of our own that holds this guest."""
+    """A cache of our own that holds this guest, saved as if that had been long ago."""
     cache = StateCache(tmp_path_factory.mktemp("saved"))
-    with cache.locked():
+    with pytest.MonkeyPatch.context() as patch, cache.locked():
+        patch.setattr(warm, "IN_MEMORY", f"{warm.IN_MEMORY}; date -s @1000000000")
         save_guest(spec, cache, state_key(spec))
     return cache
 
