@@ -62,10 +62,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TokenEnd:
-    """The host ended a token's life."""
+    """The host ended a token's life, after the request of that turn had begun."""
 
     token: str
-    at: float
+    turn: int
     cause: str
 
 
@@ -127,7 +127,7 @@ def load(trace: Trace) -> Script:
             case "request" if record["kind"] != "refused":
                 script.unexecuted += 1
             case "token" if record["what"] == "ended" and record.get("cause") in _HOST_CAUSES:
-                ends.append(TokenEnd(record["token"], record["mono"], record["cause"]))
+                ends.append(TokenEnd(record["token"], record["turn"], record["cause"]))
             case "copy" if record["what"] == "ended":
                 copies.setdefault((record["nexus"], record["list_identifier"]), []).append(record["mono"])
             case "disk" if record.get("what") == "initial":
@@ -166,9 +166,9 @@ def _find_ends(requests: Iterable[Step], copies: dict[tuple[str, int], list[floa
 
 def _in_order(requests: list[Step], ends: list[TokenEnd]) -> list[Step | TokenEnd]:
     merged: list[Step | TokenEnd] = []
-    waiting = sorted(ends, key=lambda end: end.at)
+    waiting = sorted(ends, key=lambda end: end.turn)
     for step in requests:
-        while waiting and waiting[0].at < step.record["started"]:
+        while waiting and waiting[0].turn < step.record["turn"]:
             merged.append(waiting.pop(0))
         merged.append(step)
     return merged + list(waiting)

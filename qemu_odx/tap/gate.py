@@ -30,7 +30,6 @@ Every exchange ends exactly once, whatever was decided. For those that are held,
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -46,7 +45,25 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_turns = itertools.count(1)
+
+class Turns:
+    """Counts what the process gives to disks and targets while it is watched.
+
+    Attributes:
+        given: how many so far.
+    """
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def take(self) -> int:
+        """The next one."""
+        self.given += 1
+        return self.given
+
+
+TURNS = Turns()
+"""All gates': the order of requests at different exports."""
 
 
 class Tap(Protocol):
@@ -214,7 +231,7 @@ class Course(Generic[T]):
         if decision is not None and not decision.execute:
             self._executed(self._job.answered(decision.answer, None))
             return
-        self._exchange.started, self._exchange.turn = self._gate.clock(), next(_turns)
+        self._exchange.started, self._exchange.turn = self._gate.clock(), TURNS.take()
         self._job.execute(decision.blocks if decision else None, self._answered)
 
     def _answered(self, result: T) -> None:

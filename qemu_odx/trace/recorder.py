@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from qemu_odx.tap.exchange import Outcome
+from qemu_odx.tap.gate import TURNS
 from qemu_odx.trace import describe, messages
 from qemu_odx.trace.schema import EVENTS, HEAD, TAIL, VERSION
 from qemu_odx.wire.names import name_of
@@ -137,7 +138,7 @@ class Recorder:
 
     def token_ended(self, token: Token[Any], cause: Fault) -> None:
         """See `tokens/registry`."""
-        self._token(token, "ended", cause=cause.name.lower().replace("_", " "))
+        self._token(token, "ended", cause=cause.name.lower().replace("_", " "), turn=TURNS.given)
 
     def copy(self, what: str, operation: Operation) -> None:
         """A copy operation "began" or "ended"."""

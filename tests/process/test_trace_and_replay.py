@@ -329,3 +329,43 @@ def test_what_comes_and_goes_while_it_is_recorded(tmp_path: Path) -> None:
     assert told == [("late", "served"), ("late", "connected"), ("late", "left"), ("late", "removed")]
     verdict = json.loads(run(path, "--json"))
     assert (verdict["compared"], verdict["uncompared"], verdict["skipped"]) == (2, {}, {})
+
+
+def test_time_and_the_host_are_replayed(tmp_path: Path) -> None:
+    """A token that expired on the virtual clock, one that the monitor revoked, a fault of the disk itself."""
+    arguments = [
+        *("--disk", "id=d0,path=a.img,size=16M"),
+        *("--export", "id=scsi,type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+        *("--monitor", "m.sock", "--clock", "virtual", "--trace", "t.jsonl,data=on"),
+        *("--fault", "name=bad,disk=d0,op=WRITE,lba=5000-5007,action=disk-error"),
+    ]
+    path = tmp_path / "t.jsonl"
+    with (
+        ServeProcess(arguments, cwd=tmp_path) as server,
+        MonitorClient(str(tmp_path / "m.sock")) as monitor,
+        ScsiGuest(tmp_path / "s.sock") as guest,
+    ):
+        near = guest.initiator
+        near.write(0, 0, 8, OLD[:4096])
+        short, other = near.token(0, [Range(0, 8)], timeout=5), near.token(0, [Range(0, 8)], timeout=500)
+        monitor.execute("odx-clock-advance", {"seconds": 4})
+        assert near.write_token(0, short, [Range(100, 8)]).good
+        monitor.execute("odx-clock-advance", {"seconds": 6})
+        assert near.write_token(0, short, [Range(100, 8)]).fault == (5, 0x23, 0x07)
+        assert near.write_token(0, other, [Range(200, 8)]).good
+        (alive,) = monitor.execute("query-odx-tokens")
+        monitor.execute("odx-token-revoke", {"token": alive["token"]})
+        assert near.write_token(0, other, [Range(200, 8)]).fault == (5, 0x23, 0x06)
+        assert near.write(0, 5000, 8, OLD[:4096]).fault == (3, 0x0C, 0x00)
+        assert near.read(0, 100, 8).data == OLD[:4096]
+        assert server.terminate() == 0
+    found = records(path)
+    assert [item.get("cause") for item in found if item["event"] == "token" and item["what"] == "ended"] == [
+        "expired",
+        "revoked",
+    ]
+    fired = [item for item in found if item["event"] == "fault"]
+    assert [(item["rule"], item["level"], item["disk"]) for item in fired] == [("bad", "disk", "d0")]
+    verdict = json.loads(run(path, "--json", code=1))
+    assert [(item["name"], item["what"]) for item in verdict["differences"]] == [("WRITE(16)", "status")]
+    assert "WRITE ERROR" in verdict["differences"][0]["recorded"]
