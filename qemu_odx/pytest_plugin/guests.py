@@ -75,7 +75,12 @@ class OdxGuest:
         return done.stdout
 
     def node(self, disk: OdxDisk, *, blk: bool = False) -> str:
-        """The guest's device of a disk, waited for: the SCSI disk, or with `blk` the virtio-blk one."""
+        """The guest's device of a disk, waited for: the SCSI disk, or with `blk` the virtio-blk one.
+
+        Where the guest is not the lab's Linux it is the first that has the disk's serial number.
+        """
+        if self.live.adapter.marker is None:
+            return self.live.disk(disk.serial)
         find = (BY_BLK if blk else BY_SCSI).format(serial=shlex.quote(disk.serial))
         again = f'for i in $(seq 300); do found=$({find}); [ -z "$found" ] || break; sleep 0.1; done'
         found = self.sh(f'{again}; echo "$found"').strip()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MARKERS = (
     "odx_disk(name, size='64M', blk=False, mailbox=False, **options): a disk of the test; blk: virtio-blk too",
     "odx_server(*arguments): more arguments for the test's qemu-odx serve",
-    "odx_guest(image=None, fresh=None, memory_mib=384, cpus=2): what the test's guest is like",
+    "odx_guest(image=None, fresh=None, memory_mib=None, cpus=2): what the test's guest is like",
 )
 REPORTS = pytest.StashKey[dict[str, pytest.TestReport]]()
 OPTIONS = pytest.StashKey[OdxOptions]()

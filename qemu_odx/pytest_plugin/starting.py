@@ -25,20 +25,22 @@ from qemu_odx.pytest_plugin.missing import skipped_if_missing
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qemu_odx.lab.image import Image
     from qemu_odx.lab.machine import Machine
     from qemu_odx.lab.session.machines import Prepared
     from qemu_odx.pytest_plugin.options import OdxOptions
 
 PORTS = 8
 """Devices that can be plugged in at once."""
+LAB_MEMORY, OWN_MEMORY, WINDOWS_MEMORY = 384, 1024, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class GuestOrder:
-    """What a test's guest is like: a recipe or a disk image, memory, processors."""
+    """What a test's guest is like: a recipe or a disk image, memory (None: what suits the image), processors."""
 
     image: str
-    memory_mib: int = 384
+    memory_mib: int | None = None
     cpus: int = 2
 
 
@@ -83,10 +85,11 @@ def start(order: GuestOrder, options: OdxOptions) -> Started:
     spec = GuestSpec(
         prepared.image,
         choose_accelerator(),
-        memory_mib=order.memory_mib,
+        memory_mib=order.memory_mib or _enough_memory(prepared.image),
         cpus=order.cpus,
         tcg_cpu=WINE_CPU if order.image == "wine" else "max",
         hotplug_ports=PORTS,
+        display=isinstance(prepared.image, DiskImage),
     )
     run = RunFolder()
     try:
@@ -95,6 +98,13 @@ def start(order: GuestOrder, options: OdxOptions) -> Started:
         run.close()
         raise
     return Started(begun.guest, run, begun.resumed, begun.reason)
+
+
+def _enough_memory(image: Image | DiskImage) -> int:
+    """Mebibytes: a saved guest is resumed the sooner the less it has."""
+    if isinstance(image, DiskImage):
+        return WINDOWS_MEMORY if image.system == "windows" else OWN_MEMORY
+    return LAB_MEMORY
 
 
 def _wish(order: GuestOrder, options: OdxOptions) -> GuestWish:

@@ -1,0 +1,99 @@
+"""What the options make of a guest that is not the lab's own Linux."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from qemu_odx.lab.disk_image import DiskImage
+from qemu_odx.lab.machines.libvirt import LibvirtMachine
+from qemu_odx.lab.machines.qemu import QemuMachine
+from qemu_odx.pytest_plugin import starting
+from qemu_odx.pytest_plugin.options import OdxOptions
+from qemu_odx.pytest_plugin.starting import GuestOrder, start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qemu_odx.lab.adapters.port import GuestAdapter
+    from qemu_odx.lab.machine import Machine
+
+
+class Booted:
+    """Stands where a guest would have been booted, and remembers with what."""
+
+    def __init__(self, machine: Machine, adapter: GuestAdapter) -> None:
+        self.machine, self.adapter = machine, adapter
+
+    def kill(self) -> None:
+        """Nothing runs."""
+
+
+@pytest.fixture
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OdxOptions:
+    """Those of a user with a disk image."""
+    image = tmp_path / "own.img"
+    image.write_bytes(bytes(4096))
+    monkeypatch.setattr(starting, "LiveGuest", Booted)
+    return OdxOptions(
+        guest="linux",
+        image=image,
+        user="tester",
+        port=2022,
+        key=tmp_path / "key",
+        system="linux",
+        machine="qemu",
+        libvirt_uri="qemu:///session",
+        fresh=False,
+        boot=False,
+        keep="failed",
+        artifacts=None,
+        require=False,
+    )
+
+
+@pytest.mark.parametrize(("system", "bus", "memory"), [("linux", "virtio", 1024), ("windows", "ahci", 4096)])
+def test_the_users_own_image(options: OdxOptions, system: str, bus: str, memory: int) -> None:
+    """Who logs in, where, with which key; devices that this system has drivers for; memory that suffices."""
+    started = start(GuestOrder(str(options.image)), replace(options, system=system))
+    try:
+        login = started.live.adapter.login
+        assert (login.user, login.private_key) == ("tester", options.key)
+        machine = started.live.machine
+        assert isinstance(machine, QemuMachine)
+        spec = machine._spec
+        assert isinstance(spec.image, DiskImage)
+        assert (spec.image.ssh_port, spec.image.disk_bus, spec.memory_mib) == (2022, bus, memory)
+        assert spec.hotplug_ports == starting.PORTS
+        assert not started.resumed
+        assert "system disk is written to" in started.reason
+    finally:
+        started.end()
+
+
+def test_a_domain_of_libvirt(options: OdxOptions) -> None:
+    """By the address that the user gives; memory as a marker says."""
+    pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+    order = GuestOrder(str(options.image), memory_mib=300)
+    started = start(order, replace(options, machine="libvirt", libvirt_uri="qemu+ssh://host/system"))
+    try:
+        machine = started.live.machine
+        assert isinstance(machine, LibvirtMachine)
+        assert machine._uri == "qemu+ssh://host/system"
+        assert machine._spec.memory_mib == 300
+        assert "libvirt" in started.reason
+    finally:
+        started.end()
+
+
+def test_windows_without_an_image_is_a_skip(
+    options: OdxOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With what has to be done for one; a failure where tests have to run."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(pytest.skip.Exception, match="qemu-odx"):
+        start(GuestOrder("windows"), options)
+    with pytest.raises(pytest.fail.Exception, match="--odx-require"):
+        start(GuestOrder("windows"), replace(options, require=True))
