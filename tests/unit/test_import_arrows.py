@@ -27,7 +27,7 @@ BELOW = {
     "lab": set(),
     "report": set(),
     "cli": {"faults", "lab", "report", "server", "testing", "windows", "trace", "replay", "wire"},
-    "pytest_plugin": {"lab", "report", "testing", "wire"},
+    "pytest_plugin": {"lab", "testing", "wire"},
 }
 """What each part may import besides itself and the package's own root."""
 PURE = {"wire", "tokens", "faults"}
