@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SIZE = 1 << 20
+SIZE = 4 << 20
 NEXUS = LoginNexus("p", 1)
+
+
+class Killed(BaseException):
+    """The process is no more."""
 
 
 class Life:
@@ -29,7 +33,12 @@ class Life:
     Args:
         folder: of the images, and of the state folder `state`.
         clock: of the copy manager.
+        runner: does the copies.
         more: for `StateFolder`.
+
+    Attributes:
+        fuse: steps of the journal until it dies; None: it does not.
+        first: the answer to the first command.
     """
 
     def __init__(
@@ -38,21 +47,43 @@ class Life:
         clock: Callable[[], float] = time.monotonic,
         *,
         policy: Any = "copy-before-write",
+        runner: Any = None,
         **more: Any,
     ) -> None:
         self.folder = folder
+        self.fuse: int | None = None
+        self.dead = False
         self.state = StateFolder(folder / "state", **more)
+        self._write, self.state.store.write = self.state.store.write, self._step  # type: ignore[method-assign]
         self.disks = [self._disk(name, policy) for name in ("d0", "d1")]
-        self.runner = InlineRunner()
+        self.runner = InlineRunner() if runner is None else runner
         self.manager = CopyManager(self.runner, clock, journal=self.state.copies(clock))
         revive(self.manager, self.state, self.disks)
         self.target = Target.on(dict(enumerate(self.disks)), self.manager, self.runner)
         self.target.port = NEXUS.port
         self.manager.go_on()
         self.initiator = Initiator(self.carry)
-        for lun in range(2):
-            self.initiator.command(lun, "00")
+        self.first = self.initiator.command(0, "00")
+        self.initiator.command(1, "00")
         self.state.beat()
+
+    def _step(self, sql: str, *rows: tuple[Any, ...]) -> None:
+        self._burn()
+        self._write(sql, *rows)
+        self._burn()
+
+    def _burn(self) -> None:
+        if self.fuse is not None and not self.dead:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.kill()
+                raise Killed
+
+    def contents(self, lun: int) -> bytes:
+        """All of a disk."""
+        into = bytearray(SIZE)
+        self.disks[lun].read(0, [memoryview(into)])
+        return bytes(into)
 
     def _disk(self, name: str, policy: Any) -> Any:
         journal = self.state.disk(name)
@@ -64,11 +95,14 @@ class Life:
         into = bytearray(0 if data_out else 8192)
         views = [memoryview(data_out)], [memoryview(into)]
         self.target.submit(Task(NEXUS, lun, cdb, *views, replies.append, stamp=stamp))
+        if self.dead:
+            raise Killed
         (reply,) = replies
         return Answer(reply.status, reply.sense, bytes(into[: reply.data_in_length]))
 
     def kill(self) -> None:
         """Nothing is written any more, and every lock is gone."""
+        self.dead = True
         self.state.store._failed = None
         self.state.store._db.close()
         os.close(self.state._lock)
