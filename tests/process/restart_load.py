@@ -224,7 +224,8 @@ class Load:
                 yield from self._settle(cell, {disk.tags[cell], tag})
             disk.busy.difference_update(cells)
             self._count("stopped" if status == TERMINATED else "background")
-            answer = yield self._command("write_token", TARGET, token, [], delete=True)
+            answer = yield self._command("write_token", TARGET, token, [Range(0, 0)], delete=True)
+            assert answer.good, answer
 
     def _settle(self, cell: int, either: set[int]) -> Work:
         """A cell that a stopped copy may or may not have reached: each block is old or new; make it one."""
