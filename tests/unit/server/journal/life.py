@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from qemu_odx.testing.initiator import Answer, Initiator
 from qemu_odx.testing.runner import InlineRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SIZE = 4 << 20
@@ -54,6 +55,7 @@ class Life:
         self.fuse: int | None = None
         self.dead = False
         self.state = StateFolder(folder / "state", **more)
+        self._together, self.state.store.together = self.state.store.together, self._all  # type: ignore[method-assign]
         self._write, self.state.store.write = self.state.store.write, self._step  # type: ignore[method-assign]
         self.disks = [self._disk(name, policy) for name in ("d0", "d1")]
         self.runner = InlineRunner() if runner is None else runner
@@ -70,6 +72,12 @@ class Life:
     def _step(self, sql: str, *rows: tuple[Any, ...]) -> None:
         self._burn()
         self._write(sql, *rows)
+        self._burn()
+
+    @contextlib.contextmanager
+    def _all(self) -> Iterator[None]:
+        with self._together():
+            yield
         self._burn()
 
     def _burn(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from life import SIZE, Killed, Life
 
+from qemu_odx.testing.initiator import Initiator
 from qemu_odx.testing.runner import HeldRunner
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 
@@ -141,6 +142,50 @@ def test_what_was_answered_is_answered_again(tmp_path: Path) -> None:
     assert len(life.manager.tokens) == 0
     assert life.initiator.write_token(1, token, [Range(0, 8)]).fault == (5, 0x23, 9)
     life.end()
+
+
+@pytest.mark.parametrize("policy", ["copy-before-write", "reflink"])
+def test_a_token_from_first_to_last(tmp_path: Path, policy: str, request: pytest.FixtureRequest) -> None:
+    """Made, written over, used and deleted: killed at every step of the journal, and each command sent again."""
+    base = (
+        tmp_path if policy == "copy-before-write" else request.getfixturevalue("xfs") / "from first to last"
+    )
+    deaths = 0
+    for fuse in range(200):
+        folder = base / str(fuse)
+        folder.mkdir(parents=True)
+        life = Life(folder, policy=policy)
+        life.disks[0].write(0, [OLD])
+        life.fuse = fuse
+
+        def insist(lun: int, cdb: bytes, data_out: bytes) -> Answer:
+            nonlocal life, deaths, stamp
+            stamp += 1
+            while True:
+                try:
+                    return life.carry(lun, cdb, data_out, b"%d" % stamp)
+                except Killed:
+                    deaths += 1
+                    life = Life(folder, policy=policy)  # noqa: B023 - called in this turn only
+
+        stamp = 0
+        initiator = Initiator(insist)
+        token = initiator.token(0, [Range(0, BLOCKS)])
+        assert initiator.write(0, 0, 1024, NEW[: 512 << 10]).good
+        assert initiator.write_token(1, token, [Range(0, BLOCKS)], delete=True).good, fuse
+        assert life.contents(1) == OLD, fuse
+        assert initiator.write_token(1, token, [Range(0, 8)]).fault == (5, 0x23, 9)
+        assert len(life.manager.tokens) == 0
+        assert not life.state.store.rows("SELECT note FROM copies WHERE NOT ended")
+        alive = life.fuse is not None
+        life.fuse = None
+        life.end()
+        assert not list(folder.glob(".*.odx-old"))
+        for path in folder.glob("*.img"):
+            path.unlink()
+        if alive:
+            break
+    assert deaths > 15
 
 
 # -- EXTENDED COPY that writes what it reads -------------------------------------------------------

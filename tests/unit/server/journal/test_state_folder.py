@@ -333,13 +333,28 @@ def test_time_goes_on_while_no_server_runs(tmp_path: Path) -> None:
     life.end()
 
 
+def test_a_use_counts(tmp_path: Path) -> None:
+    """The inactivity timer began anew with it, and so it is in the successor."""
+    clock = VirtualClock(1000.0)
+    life = Life(tmp_path, clock, ruler=clock)
+    token = life.initiator.token(0, [Range(0, 8)], timeout=10)
+    for _ in range(3):
+        clock.advance(8)
+        assert life.initiator.write_token(1, token, [Range(0, 8)]).good
+        life.kill()
+        life = Life(tmp_path, clock, ruler=clock)
+    life.end()
+
+
 def test_a_virtual_clock_begins_anew(tmp_path: Path) -> None:
     """It stands still while no server runs; what was left of a token's time is left of it."""
     token = b""
     for life_time, fault in ((0, None), (6, None), (6, EXPIRED)):
         clock = VirtualClock(0.0)
         life = Life(tmp_path, clock, ruler=None)
-        token = token or life.initiator.token(0, [Range(0, 8)], timeout=10)
+        if not token:
+            clock.advance(5)
+            token = life.initiator.token(0, [Range(0, 8)], timeout=10)
         clock.advance(life_time)
         life.state.beat()
         if fault:
