@@ -116,34 +116,46 @@ def load(trace: Trace) -> Script:
             f"{trace.path}: its head does not tell the disks: a merged or filtered part of a trace?"
         )
     script = Script(trace.head, {item["id"]: DiskState(item) for item in trace.head["disks"]})
-    exports = {item["id"]: item for item in trace.head["exports"]}
-    requests: list[Step] = []
-    ends: list[TokenEnd] = []
-    copies: dict[tuple[str, int], list[float]] = {}
+    found = _Found({item["id"]: item for item in trace.head["exports"]})
     for record in trace:
+        found.take(script, record)
+    script.head["exports"] = list(found.exports.values())
+    found.requests.sort(key=lambda step: int(step.record["turn"]))
+    _find_ends(found.requests, found.copies)
+    mark_races(found.requests)
+    script.steps = _in_order(found.requests, found.ends)
+    return script
+
+
+@dataclass(slots=True)
+class _Found:
+    """What has been read so far: exports by name, requests and ends in the order of the file, ends of copies."""
+
+    exports: dict[str, dict[str, Any]]
+    requests: list[Step] = field(default_factory=list)
+    ends: list[TokenEnd] = field(default_factory=list)
+    copies: dict[tuple[str, int], list[float]] = field(default_factory=dict)
+
+    def take(self, script: Script, record: Record) -> None:
+        """One more record."""
         match record["event"]:
             case "request" if record.get("turn"):
-                requests.append(Step(record, record["mono"]))
+                self.requests.append(Step(record, record["mono"]))
             case "request" if record["kind"] != "refused":
                 script.unexecuted += 1
             case "token" if record["what"] == "ended" and record.get("cause") in _HOST_CAUSES:
-                ends.append(TokenEnd(record["token"], record["turn"], record["cause"]))
+                self.ends.append(TokenEnd(record["token"], record["turn"], record["cause"]))
             case "copy" if record["what"] == "ended":
-                copies.setdefault((record["nexus"], record["list_identifier"]), []).append(record["mono"])
+                key = record["nexus"], record["list_identifier"]
+                self.copies.setdefault(key, []).append(record["mono"])
             case "disk" if record.get("what") == "initial":
                 _initial(script, record)
             case "disk" if record.get("what") == "served":
                 script.disks.setdefault(record["disk"], DiskState(record["about"]))
             case "export" if record.get("what") == "served":
-                exports.setdefault(record["export"], record["about"])
+                self.exports.setdefault(record["export"], record["about"])
             case name if name == DROPPED:
                 script.missing += record["count"]
-    script.head["exports"] = list(exports.values())
-    requests.sort(key=lambda step: int(step.record["turn"]))
-    _find_ends(requests, copies)
-    mark_races(requests)
-    script.steps = _in_order(requests, ends)
-    return script
 
 
 def _initial(script: Script, record: Record) -> None:
