@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from leftovers import Scratch
+from own_image import own_image
 
 from qemu_odx.lab.session.outcome import ExitCode
 
@@ -120,3 +122,16 @@ def test_machine_without_qemu(scratch: Scratch, monkeypatch: pytest.MonkeyPatch)
     done = scratch.run("run", "--json", "odx_doctor.py")
     assert done.returncode == ExitCode.ENVIRONMENT
     assert "QEMU is not installed" in json.loads(done.stdout)["error"]
+
+
+def test_image_of_the_users_own(scratch: Scratch, image: Image) -> None:
+    """It boots from its own disk, is found by ssh alone, sees our disks, is shut down, and is not written to."""
+    disk = own_image(image, scratch.folder / "mine")
+    before = hashlib.sha256(disk.read_bytes()).hexdigest()
+    words = ("--image", str(disk), "--ssh", "root@22", "--os", "linux", "--key", str(image.private_key))
+    done = scratch.run("run", *words, "--json", "odx_doctor.py", "--serial", "odx-source")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["guest"] == "own.img"
+    assert [seen["token"]["ok"] for seen in found["result"]["disks"] if seen["node"] == "/dev/sda"] == [True]
+    assert hashlib.sha256(disk.read_bytes()).hexdigest() == before
