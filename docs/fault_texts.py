@@ -45,7 +45,8 @@ TEXTS: dict[str, Text] = {
         "USING TOKEN that ends so leaves a failed result under its list identifier (status 02h, with the "
         "same sense data), as one that the target refuses.",
         "`drivers/scsi/scsi_error.c` (`scsi_check_sense`) decides. MEDIUM ERROR with 11h, 13h or 14h is "
-        "not tried again: the program gets EIO. ABORTED COMMAND and most UNIT ATTENTIONs are tried again, "
+        'not tried again ("critical medium error" in the log): ENODATA with direct I/O, EIO through the page '
+        "cache. ABORTED COMMAND, NOT READY 04h/01h and most UNIT ATTENTIONs are tried again, "
         "five times for a disk, and the program sees nothing of it. ILLEGAL REQUEST with 20h, 21h, 24h or "
         "26h ends at once (EREMOTEIO). DATA PROTECT 27h/07h becomes ENOSPC. `sg` users get every sense "
         "code as it is. With INFORMATION inside the request, `drivers/scsi/sd.c` (`sd_completed_bytes`) "
@@ -220,7 +221,7 @@ TEXTS: dict[str, Text] = {
         "with 11h/00h, a compare-and-write with nothing written. `op=snapshot-keep`: see "
         "[out-of-space](out-of-space.md). The disk needs `layers=faults`, which `serve --fault` adds by "
         "itself.",
-        "As [sense](sense.md) with MEDIUM ERROR: EIO, no further try.",
+        "As [sense](sense.md) with MEDIUM ERROR, and as [blk-status](blk-status.md): no further try.",
         "`STATUS_DEVICE_DATA_ERROR`, no further try.",
         (
             "disk=d0,action=disk-error,op=disk-read,lba=4096",
