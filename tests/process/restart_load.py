@@ -102,7 +102,7 @@ class Load:
         waiting, self._running = self._running, []
         for work, request, deadline in waiting:
             if request.written is not None:
-                self._advance(work, _answer(request))
+                self._advance(work, answer_to(request))
             else:
                 assert time.monotonic() < deadline, "a command never ended"
                 self._running.append((work, request, deadline))
@@ -120,7 +120,7 @@ class Load:
         self._sent.append((lun, cdb, data_out))
         return Answer(0, b"", b"")
 
-    def _command(self, name: str, *arguments: object, **options: object) -> Command:
+    def command(self, name: str, *arguments: object, **options: object) -> Command:
         """The command that an initiator's method sends."""
         getattr(self._initiator, name)(*arguments, **options)
         return self._sent.pop()
@@ -151,7 +151,7 @@ class Load:
             self.stamp += 1
             tags = {cell: self.stamp << 16 | cell for cell in cells}
             data = b"".join(map(content, tags.values()))
-            answer = yield self._command("write", lun, cells[0] * BLOCKS, len(cells) * BLOCKS, data)
+            answer = yield self.command("write", lun, cells[0] * BLOCKS, len(cells) * BLOCKS, data)
             assert answer.good, answer
             for cell, tag in tags.items():
                 disk.tags[cell] = tag
@@ -164,7 +164,7 @@ class Load:
             lun = self.chance.choice((SOURCE, TARGET))
             disk = self.disks[lun]
             (cell,) = self._claim(disk, 1)
-            answer = yield self._command("read", lun, cell * BLOCKS, BLOCKS)
+            answer = yield self.command("read", lun, cell * BLOCKS, BLOCKS)
             assert answer.good, answer
             assert answer.data == content(disk.tags[cell]), (
                 f"cell {cell} of disk {lun}: {len(answer.data)} bytes, {tags_in(answer.data)}"
@@ -182,7 +182,7 @@ class Load:
                 cells = yield from self._use(token, tags, delete=last)
                 self._count("token writes")
                 del cells
-            answer = yield self._command("write_token", TARGET, token, [Range(0, 1)])
+            answer = yield self.command("write_token", TARGET, token, [Range(0, 1)])
             assert answer.fault == DELETED, answer
             self._count("deleted")
 
@@ -192,9 +192,9 @@ class Load:
             token, _ = yield from self._populate(4, timeout=SHORT)
             end = time.monotonic() + SHORT + 0.5
             while time.monotonic() < end:
-                answer = yield self._command("read", SOURCE, 0, 1)
+                answer = yield self.command("read", SOURCE, 0, 1)
                 assert answer.good, answer
-            answer = yield self._command("write_token", TARGET, token, [Range(0, 1)])
+            answer = yield self.command("write_token", TARGET, token, [Range(0, 1)])
             assert answer.fault == EXPIRED, answer
             self._count("expired")
 
@@ -205,13 +205,13 @@ class Load:
             token, tags = yield from self._populate(100, timeout=600)
             cells, identifier = self._scatter(disk, len(tags)), self._identifier()
             ranges = [Range(cell * BLOCKS, BLOCKS) for cell in cells]
-            answer = yield self._command(
+            answer = yield self.command(
                 "write_token", TARGET, token, ranges, identifier=identifier, immediate=True
             )
             assert answer.good, answer
             aborted = self.chance.random() < 0.5
             if aborted:
-                answer = yield self._command("abort_copy", TARGET, identifier)
+                answer = yield self.command("abort_copy", TARGET, identifier)
                 assert answer.good or answer.fault == NOT_RUNNING, answer
                 aborted = answer.good
             status, count = yield from self._outcome(identifier)
@@ -224,16 +224,16 @@ class Load:
                 yield from self._settle(cell, {disk.tags[cell], tag})
             disk.busy.difference_update(cells)
             self._count("stopped" if status == TERMINATED else "background")
-            answer = yield self._command("write_token", TARGET, token, [Range(0, 0)], delete=True)
+            answer = yield self.command("write_token", TARGET, token, [Range(0, 0)], delete=True)
             assert answer.good, answer
 
     def _settle(self, cell: int, either: set[int]) -> Work:
         """A cell that a stopped copy may or may not have reached: each block is old or new; make it one."""
-        answer = yield self._command("read", TARGET, cell * BLOCKS, BLOCKS)
+        answer = yield self.command("read", TARGET, cell * BLOCKS, BLOCKS)
         found = {struct.unpack_from("<Q", answer.data, at)[0] for at in range(0, CELL, 8)}
         assert found <= either, f"cell {cell} has {found}, not of {either}"
         tag = found.pop()
-        answer = yield self._command("write", TARGET, cell * BLOCKS, BLOCKS, content(tag))
+        answer = yield self.command("write", TARGET, cell * BLOCKS, BLOCKS, content(tag))
         assert answer.good, answer
         self.disks[TARGET].tags[cell] = tag
 
@@ -249,11 +249,11 @@ class Load:
         cells = self._claim(disk, most)
         identifier = self._identifier()
         ranges = [Range(cells[0] * BLOCKS, len(cells) * BLOCKS)]
-        answer = yield self._command("populate", SOURCE, ranges, identifier=identifier, timeout=timeout)
+        answer = yield self.command("populate", SOURCE, ranges, identifier=identifier, timeout=timeout)
         assert answer.good, answer
         tags = [disk.tags[cell] for cell in cells]
         disk.busy.difference_update(cells)
-        answer = yield self._command("information", SOURCE, identifier)
+        answer = yield self.command("information", SOURCE, identifier)
         assert answer.good, answer
         token = TokenInformation.parse(answer.data).token
         assert token is not None
@@ -264,7 +264,7 @@ class Load:
         disk = self.disks[TARGET]
         cells = self._claim(disk, len(tags))
         ranges = [Range(cells[0] * BLOCKS, len(cells) * BLOCKS)]
-        answer = yield self._command("write_token", TARGET, token, ranges, delete=delete)
+        answer = yield self.command("write_token", TARGET, token, ranges, delete=delete)
         assert answer.good, answer
         for cell, tag in zip(cells, tags, strict=False):
             disk.tags[cell] = tag
@@ -272,14 +272,15 @@ class Load:
 
     def _outcome(self, identifier: int) -> Generator[Command, Answer, tuple[int, int]]:
         while True:
-            answer = yield self._command("information", TARGET, identifier)
+            answer = yield self.command("information", TARGET, identifier)
             assert answer.good, answer
             status = TokenInformation.parse(answer.data).status
             if status.status != BACKGROUND:
                 return status.status, status.count
 
 
-def _answer(request: Request) -> Answer:
+def answer_to(request: Request) -> Answer:
+    """How a request has ended."""
     length, residual, _, status, response, sense = scsi.RESPONSE.unpack_from(request.data_in)
     assert response == scsi.Response.OK, scsi.Response(response).name
     data = request.data_in[scsi.RESPONSE_SIZE :]

@@ -1,24 +1,35 @@
-"""A server with a state folder, killed at random moments under verified load: guests notice nothing.
+"""A server with a state folder, killed at random moments under verified load, or aimed at: guests notice nothing.
 
-`ODX_KILLS` says how often (docs/restart.md); 15 by each way of snapshots if it does not.
+`ODX_KILLS` says how often (docs/restart.md); 15 by each way of snapshots if it does not, a few where it is aimed.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from restart_load import SIZE, Load, images
+from guests import Blk, eventually
+from restart_load import SIZE, TERMINATED, Load, answer_to, images
 
+from qemu_odx.testing.mailbox import MailboxClient
 from qemu_odx.testing.scsi_guest import ScsiGuest
 from qemu_odx.testing.serve import ServeProcess
+from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
+from qemu_odx.wire.virtio import blk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from qemu_odx.testing.driver import Request
+    from qemu_odx.testing.frontend import FrontEnd
+
 KILLS = int(os.environ.get("ODX_KILLS", "15"))
+AIMED = max(4, KILLS // 4)
 SEED = int(os.environ.get("ODX_SEED", "7"))
 ARGUMENTS = (
     *("--disk", f"id=d0,path=a.img,size={SIZE}"),
@@ -65,3 +76,117 @@ def test_kills_under_load(folder: Path) -> None:
         min(load.counts.get(what, 0) for what in ("tokens", "token writes", "background", "deleted"))
         >= KILLS // 3
     )
+
+
+class Victim:
+    """A server that is killed and started again, and the front end that comes back to it."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], stack: ExitStack) -> None:
+        self._folder, self._arguments, self._stack = folder, arguments, stack
+        self.server = stack.enter_context(ServeProcess(arguments, cwd=folder))
+
+    def kill(self, front: FrontEnd) -> None:
+        """Now."""
+        self.server.kill()
+        assert self.server.errors() == ""
+        self.server.close()
+        self.server = self._stack.enter_context(ServeProcess(self._arguments, cwd=self._folder))
+        front.resume()
+
+
+def completed(front: FrontEnd, queue: int, *requests: Request) -> None:
+    """Wait for the end of requests."""
+
+    def all_over() -> bool:
+        front.queues[queue].completions()
+        return all(request.written is not None for request in requests)
+
+    eventually(all_over, "a command never ended")
+
+
+def test_kills_during_write_using_token_and_abort(folder: Path) -> None:
+    """The copy is whole; or it was stopped, and as much of it is there as its result says."""
+    blocks, chance = SIZE // 512, random.Random(SEED)
+    pattern = random.Random(1).randbytes(1 << 20) * (SIZE >> 20)
+    stopped = 0
+    with ExitStack() as stack:
+        victim = Victim(folder, ARGUMENTS, stack)
+        guest = ScsiGuest(folder / "s")
+        stack.callback(guest.front.close)
+        guest.go()
+        load = Load(guest, SEED)  # for its commands
+        for at in range(0, blocks, 512):
+            guest.initiator.write(0, at, 512, pattern[at * 512 : (at + 512) * 512])
+        token = guest.initiator.token(0, [Range(0, blocks)], timeout=600)
+        guest.initiator.write(0, 0, 512, bytes(512 * 512))
+        time.sleep(1.5)
+        for number in range(AIMED):
+            write = load.command("write_token", 1, token, [Range(0, blocks)], identifier=1000 + number)
+            request = guest.submit(*write)
+            time.sleep(chance.uniform(0.0, 0.03))
+            victim.kill(guest.front)
+            completed(guest.front, 2, request)
+            assert answer_to(request).good
+            assert (folder / "b.img").read_bytes() == pattern
+            for at in range(0, blocks, 512):
+                guest.initiator.write(1, at, 512, bytes(512 * 512))
+            background = load.command(
+                "write_token", 1, token, [Range(0, blocks)], identifier=2000 + number, immediate=True
+            )
+            requests = [guest.submit(*background)]
+            time.sleep(chance.uniform(0.0, 0.01))
+            requests.append(guest.submit(*load.command("abort_copy", 1, 2000 + number)))
+            time.sleep(chance.uniform(0.0, 0.003))
+            victim.kill(guest.front)
+            completed(guest.front, 2, *requests)
+            assert answer_to(requests[0]).good
+            assert answer_to(requests[1]).good or answer_to(requests[1]).fault == (5, 0x24, 0)
+            status = 0x12
+            while status == 0x12:
+                found = TokenInformation.parse(guest.initiator.information(1, 2000 + number).data).status
+                status = found.status
+            stopped += status == TERMINATED
+            assert status == TERMINATED or found.count == blocks
+            arrived = (folder / "b.img").read_bytes()[: found.count * 512]
+            assert arrived == pattern[: len(arrived)]
+        assert victim.server.errors() == ""
+    assert stopped
+
+
+def test_kills_during_mailbox_commands(tmp_path: Path, guests: Callable[..., Blk]) -> None:
+    """Each write of a request page is cut off by a kill: executed once, its response is there."""
+    chance = random.Random(SEED)
+    arguments = (
+        *("--disk", "id=d0,path=a.img,size=64M", "--state", "state"),
+        *("--export", "type=vhost-user-blk,socket=s,disk=d0,mailbox=on"),
+    )
+    with ExitStack() as stack:
+        victim = Victim(tmp_path, arguments, stack)
+        guest = guests(str(tmp_path / "s")).go()
+        place, blocks = 16384, 2048
+        data = random.Random(2).randbytes(blocks * 512)
+        guest.write(place, data)
+        deadly = False
+
+        def write(sector: int, page: bytes) -> None:
+            request = guest.queue.submit(blk.HEADER.pack(blk.RequestType.OUT, 0, sector) + page, 1)
+            if deadly:
+                time.sleep(chance.uniform(0.0, 0.004))
+                victim.kill(guest.front)
+            completed(guest.front, 0, request)
+            assert request.data_in[-1] == blk.Status.OK
+
+        client = MailboxClient(write, guest.read)
+        initiator = client.initiator()
+        time.sleep(1.5)
+        deadly = True
+        for number in range(AIMED):
+            token = initiator.token(0, [Range(place, blocks)], timeout=600)
+            guest.write(place, bytes(blocks * 512))
+            target = place + blocks * (number % 4 + 1)
+            assert initiator.write_token(0, token, [Range(target, blocks)], delete=True).good
+            assert guest.read(target, blocks * 512) == data
+            guest.write(place, data)
+        tokens = initiator.command(0, "8408" + "00" * 8 + "00001000").data
+        assert int.from_bytes(tokens[:4], "big") == 4, "a token was made twice"
+        assert victim.server.errors() == ""
