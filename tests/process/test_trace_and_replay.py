@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import stat
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -369,3 +370,41 @@ def test_time_and_the_host_are_replayed(tmp_path: Path) -> None:
     verdict = json.loads(run(path, "--json", code=1))
     assert [(item["name"], item["what"]) for item in verdict["differences"]] == [("WRITE(16)", "status")]
     assert "WRITE ERROR" in verdict["differences"][0]["recorded"]
+
+
+def test_many_in_flight_over_one_another(tmp_path: Path) -> None:
+    """Requests that race make no difference that is none: by two exports at once, short and long, and tokens too."""
+    arguments = [
+        *("--disk", "id=d0,path=a.img,size=16M"),
+        *("--export", "id=scsi,type=vhost-user-scsi,socket=s.sock,lun0=d0"),
+        *("--export", "id=blk,type=vhost-user-blk,socket=b.sock,disk=d0"),
+        *("--trace", "t.jsonl,data=on"),
+    ]
+    chance = random.Random(11)
+    path = tmp_path / "t.jsonl"
+    with ServeProcess(arguments, cwd=tmp_path) as server, ScsiGuest(tmp_path / "s.sock") as guest:
+        plain = Blk(str(tmp_path / "b.sock")).go()
+        with plain.front:
+            for _ in range(20):
+                posted = [_post(chance, plain, guest) for _ in range(12)]
+                token = guest.initiator.token(0, [Range(chance.randrange(64), 2048)])
+                guest.initiator.write_token(0, token, [Range(chance.randrange(4096), 2048)])
+                for request in posted:
+                    while request.written is None:
+                        plain.queue.completions()
+                        guest.queue.completions()
+            assert server.terminate() == 0
+    verdict = json.loads(run(path, "--json"))
+    assert verdict["differences"] == []
+    assert verdict["compared"] > 100
+
+
+def _post(chance: random.Random, plain: Blk, guest: ScsiGuest) -> Any:
+    """A read or write somewhere in the first 3 MiB, not waited for."""
+    blocks, lba, writes = chance.choice([8, 64, 2560]), chance.randrange(4096), chance.random() < 0.5
+    data = chance.randbytes(blocks * 512) if writes else b""
+    if chance.random() < 0.5:
+        head = blk.HEADER.pack(blk.RequestType.OUT if writes else blk.RequestType.IN, 0, lba)
+        return plain.queue.submit(head + data, 1 if writes else blocks * 512 + 1)
+    cdb = bytes((0x8A if writes else 0x88, 0)) + lba.to_bytes(8, "big") + blocks.to_bytes(4, "big") + bytes(2)
+    return guest.submit(0, cdb.ljust(32, b"\0"), data, 0 if writes else blocks * 512)
