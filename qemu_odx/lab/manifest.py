@@ -17,9 +17,14 @@ FACTS = "image.json"
 CHUNK = 8 << 20
 
 
-def write_facts(folder: Path, facts: Mapping[str, Any], files: Iterable[str]) -> None:
+def write_facts(
+    folder: Path,
+    facts: Mapping[str, Any],
+    files: Iterable[str],
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> None:
     """Write `image.json`: the facts, and size and SHA-256 of the files."""
-    digests = {name: _of(folder / name) for name in files}
+    digests = {name: _of(folder / name, progress) for name in files}
     (folder / FACTS).write_text(json.dumps({**facts, "files": digests}, indent=1) + "\n")
 
 
@@ -32,8 +37,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _of(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+def _of(path: Path, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path, progress)}
 
 
 def damaged_files(

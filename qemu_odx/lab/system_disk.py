@@ -26,10 +26,17 @@ def make_overlay(base: Path, base_format: str, overlay: Path) -> None:
     run_qemu_img("create", "-q", "-f", "qcow2", "-b", str(base.absolute()), "-F", base_format, str(overlay))
 
 
-def run_qemu_img(*arguments: str) -> str:
-    """Run qemu-img and return what it prints. Raises LabError with its own words."""
+def run_qemu_img(*arguments: str, seconds: float | None = None) -> str:
+    """Run qemu-img, at most so long, and return what it prints. Raises LabError with its own words."""
     try:
-        done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [PROGRAM, *arguments], capture_output=True, text=True, check=True, timeout=seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(
+            f"qemu-img {arguments[0]} took longer than {seconds:.0f} s",
+            "see whether the disk is full or slow",
+        ) from error
     except FileNotFoundError as error:
         raise MissingError(f"{PROGRAM} is not installed", "install the package qemu-utils") from error
     except subprocess.CalledProcessError as error:

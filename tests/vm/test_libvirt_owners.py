@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from libvirt_daemon import DRIVER_USER
-from machine_rig import Bench, bench
+from machine_rig import Bench, bench, counting_disk
 
 from qemu_odx.lab.adapters.linux import lab_linux
 from qemu_odx.lab.backend import Backend
@@ -72,3 +74,38 @@ def test_kept_out(place: Bench, image: Image) -> None:
     finally:
         machine.kill()
         assert backend.stop() == 0
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from qemu_odx.lab.disk_image import DiskImage
+from qemu_odx.lab.machines.libvirt import LibvirtMachine
+from qemu_odx.lab.qemu import GuestSpec
+spec = GuestSpec(DiskImage(Path(sys.argv[1]), "raw"), "tcg", memory_mib=64, cpus=1)
+machine = LibvirtMachine(spec, Path(sys.argv[2]), sys.argv[3])
+machine.start()
+print(machine.name, flush=True)
+time.sleep(600)
+"""
+
+
+def test_killed_lab_leaves_no_domain(place: Bench) -> None:
+    """SIGKILL, after which nobody can clean up: libvirt ends the domain by itself."""
+    import libvirt  # noqa: PLC0415 - the bench has looked for it
+
+    assert place.daemon is not None
+    folder = place.folder / "killed"
+    folder.mkdir(mode=0o755)
+    words = [sys.executable, "-c", KILLED, str(counting_disk(place.folder)), str(folder), place.daemon.uri]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdout is not None
+        name = lab.stdout.readline().strip()
+        connection = libvirt.open(place.daemon.uri)
+        assert [domain.name() for domain in connection.listAllDomains()] == [name]
+        lab.kill()
+    deadline = time.monotonic() + 60
+    while connection.listAllDomains():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    connection.close()

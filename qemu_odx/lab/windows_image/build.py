@@ -213,16 +213,18 @@ class WindowsBuild:
             image, choose_accelerator(), memory_mib=wishes.memory_mib, cpus=wishes.cpus, display=True
         )
 
-    def _flatten(self, _: Results, __: Deadline) -> dict[str, Any]:
+    def _flatten(self, _: Results, deadline: Deadline) -> dict[str, Any]:
+        """What it was made of goes only after the step is remembered (`_check`): it may be done twice."""
         work = self.folder / "install"
-        run_qemu_img("convert", "-O", "qcow2", str(work / "system0.qcow2"), str(self.folder / FINISHED))
+        source, target = work / "system0.qcow2", self.folder / FINISHED
+        run_qemu_img("convert", "-O", "qcow2", str(source), str(target), seconds=deadline.left)
         shutil.copyfile(work / "variables.fd", self.folder / golden.VARIABLES)
-        shutil.rmtree(work)
-        (self.folder / BLANK).unlink()
         return {}
 
     def _check(self, done: Results, deadline: Deadline) -> dict[str, Any]:
         """Boot an overlay of it, log in with the key, and ask what it is."""
+        shutil.rmtree(self.folder / "install", ignore_errors=True)
+        (self.folder / BLANK).unlink(missing_ok=True)
         work = self.folder / "check"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
@@ -241,7 +243,7 @@ class WindowsBuild:
         shutil.rmtree(work)
         return {"version": version}
 
-    def _seal(self, done: Results, _: Deadline) -> dict[str, Any]:
+    def _seal(self, done: Results, deadline: Deadline) -> dict[str, Any]:
         """Read-only from here on; what it is and what it was made of, beside it."""
         if (self.folder / FINISHED).exists():  # not if the last run was interrupted just here
             (self.folder / FINISHED).replace(self.folder / golden.DISK)
@@ -257,7 +259,7 @@ class WindowsBuild:
             "media_sha256": done["media"]["sha256"],
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_facts(self.folder, facts, (golden.DISK, golden.VARIABLES))
+        write_facts(self.folder, facts, (golden.DISK, golden.VARIABLES), lambda *_: deadline.check())
         return {}
 
     def _move_to(self, target: Path) -> None:

@@ -35,6 +35,11 @@ class Deadline:
     seconds: float
     reason: str
 
+    @property
+    def left(self) -> float:
+        """Seconds that are left, at least one."""
+        return max(self.end - time.monotonic(), 1.0)
+
     def check(self) -> None:
         """Raise LabError if the time is over."""
         if time.monotonic() > self.end:
