@@ -18,7 +18,7 @@ from qemu_odx.cli.lab_options import LabChoice, complain, fail, lab_options
 from qemu_odx.cli.progress import shown
 from qemu_odx.cli.run import CODES, TITLES
 from qemu_odx.lab.errors import LabError
-from qemu_odx.lab.interrupts import signals_end_the_run
+from qemu_odx.lab.interrupts import let_nothing_interrupt, signals_end_the_run
 from qemu_odx.lab.session.record import records, the_record
 from qemu_odx.lab.session.up import bring_up, take_down
 
@@ -43,7 +43,7 @@ def up(*, choice: LabChoice, name: str | None, as_json: bool) -> None:
     try:
         lab = choice.lab()
         with signals_end_the_run():
-            record = bring_up(name, lab, lambda: shown(TITLES))
+            record = bring_up(name, lab, lambda: shown(TITLES), let_nothing_interrupt)
     except LabError as error:
         fail("up", error, CODES.get(type(error), 1))
     if as_json:

@@ -28,12 +28,17 @@ def signals_end_the_run() -> Iterator[None]:
     """
 
     def leave(number: int, _: FrameType | None) -> None:
-        for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
+        let_nothing_interrupt()
         sys.exit(128 + number)
 
     with _handled_by(leave):
         yield
+
+
+def let_nothing_interrupt() -> None:
+    """Ignore these signals from here to the end of the process: the work is done, or being undone."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

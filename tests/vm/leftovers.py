@@ -44,10 +44,12 @@ class Scratch:
             **options,
         )
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start qemu-odx."""
+    def start(self, *words: str, ignored: str = "") -> subprocess.Popen[str]:
+        """Start qemu-odx, with signals as in a terminal whatever the tests run in, but for one `ignored`."""
+        signals = [f"--ignore-signal={ignored}"] if ignored else []
+        usual = ",".join(name for name in ("INT", "TERM", "HUP") if name != ignored)
         return subprocess.Popen(
-            [*PROGRAM, *words],
+            ["env", f"--default-signal={usual}", *signals, *PROGRAM, *words],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -87,6 +87,24 @@ def test_interrupted_twice(scratch: Scratch) -> None:
     assert scratch.left() == {}
 
 
+def test_up_is_up_or_leaves_nothing(scratch: Scratch) -> None:
+    """A signal that comes just when the lab is ready: a code of 0 and a lab, or another and none."""
+    with scratch.start("up", "--memory", "256") as process:
+        while not list(scratch.folder.glob("state/qemu-odx/labs/*/lab.json")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+        said, complaints = process.communicate()
+    if process.returncode == 0:
+        assert "is up" in said
+        assert scratch.run("down").returncode == 0
+    else:
+        assert process.returncode == 143, complaints
+    assert scratch.left() == {}
+
+
 def test_interrupted_while_a_lab_is_up(scratch: Scratch) -> None:
     """A signal to the lab's own process takes the lab down; SIGHUP does it at once."""
     lab = scratch.start("up", "--memory", "256")
@@ -103,11 +121,7 @@ def test_interrupted_while_a_lab_is_up(scratch: Scratch) -> None:
 
 def test_closed_terminal_of_a_run_under_nohup(scratch: Scratch) -> None:
     """Who ignores SIGHUP before has it ignored: the run goes on to its end."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process = scratch.start("run", "--memory", "256", "odx_doctor.py")
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    process = scratch.start("run", "--memory", "256", "odx_doctor.py", ignored="HUP")
     with process:
         while len(scratch.processes()) < 3:
             assert process.poll() is None

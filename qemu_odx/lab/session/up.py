@@ -38,13 +38,19 @@ POLL_SECONDS = 0.05
 KINDS = (errors.MissingError, errors.EndedError, errors.LateError)
 
 
-def bring_up(name: str, lab: Lab, shown: Callable[[], AbstractContextManager[Observer]]) -> LabRecord:
+def bring_up(
+    name: str,
+    lab: Lab,
+    shown: Callable[[], AbstractContextManager[Observer]],
+    settled: Callable[[], None] = lambda: None,
+) -> LabRecord:
     """Bring a lab up; it stays when this process ends.
 
     Args:
         name: what to call it.
         lab: what to start.
         shown: makes the observer, after the lab's process has been forked off this one, which has one thread then.
+        settled: called when the lab is up; until it returns, an interruption takes the lab down again.
 
     Raises:
         LabError: a lab of that name is up, or this one did not come up; then nothing of it is left.
@@ -59,6 +65,7 @@ def bring_up(name: str, lab: Lab, shown: Callable[[], AbstractContextManager[Obs
             child = _fork(name, lab, ours, theirs)
             with shown() as observer:
                 _await_ready(reports, observer)
+            settled()
         except BaseException:
             _end(child)
             raise

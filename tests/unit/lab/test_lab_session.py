@@ -205,7 +205,8 @@ def test_scripts_are_found(tmp_path: Path) -> None:
 
 def test_listed_scripts_can_be_run() -> None:
     """Modules are not scripts."""
-    assert scripts("linux") == ["odx_copy.py", "odx_doctor.py"]
+    assert {"odx_copy.py", "odx_doctor.py"} <= set(scripts("linux"))
+    assert not {"sg.py", "odx.py", "disks.py"} & set(scripts("linux"))
     assert "odx-doctor.ps1" in scripts("windows")
     done = CliRunner().invoke(run_command, ["--list"])
     assert done.stdout.split() == scripts("linux")
