@@ -48,11 +48,6 @@ class FaultTap:
     refused: Callable[[Exchange, Sense], None]
     _verdicts: dict[Exchange, Verdict] = field(default_factory=dict)
 
-    @property
-    def busy(self) -> bool:
-        """True while something that a rule has hit has not ended."""
-        return bool(self._verdicts)
-
     def taken(self, exchange: Exchange) -> Decision | None:
         """Ask the book; and keep quiet who asks about what is not to be answered."""
         if exchange.kind is Kind.REFUSED or self._is_control(exchange):
@@ -63,15 +58,15 @@ class FaultTap:
         if not hits and not verdict.before:
             return None
         self._verdicts[exchange] = verdict
-        if verdict.refused is not None:
-            self.refused(exchange, verdict.refused)
         return verdict.decision()
 
     def ended(self, exchange: Exchange, outcome: Outcome) -> None:
-        """Turn bits in what the guest gets; let nothing hold it any longer."""
+        """Turn bits in what the guest gets, keep why it was refused; let nothing hold it any longer."""
         verdict = self._verdicts.pop(exchange, None)
         if verdict is None:
             return
+        if verdict.refused is not None and not outcome.aborted:
+            self.refused(exchange, verdict.refused)
         for hit in verdict.flips:
             flip(hit, list(exchange.data_in), outcome.data_in)
         verdict.end()
