@@ -107,7 +107,11 @@ class OdxServer:
         """
         if self._monitor is None:
             connection = socket.socket(socket.AF_UNIX)
-            connection.connect(str(self.monitor_socket))
+            try:
+                connection.connect(str(self.monitor_socket))
+            except OSError:
+                connection.close()
+                raise
             self._monitor = Monitor(connection, server="the disk server")
         return self._monitor.execute(command, arguments)
 
@@ -122,6 +126,7 @@ class OdxServer:
         if self._has_faults:
             with suppress(LabError, OSError):
                 self.faults.clear()
+            self._has_faults = False
 
     def check(self) -> None:
         """Raise `LabError` if the server ended by itself."""
