@@ -75,6 +75,26 @@ def test_drop_connection(tmp_path: Path, when: str) -> None:
         assert server.alive
 
 
+@pytest.mark.parametrize(
+    ("action", "status", "written"),
+    [("stall", 0, True), ("never-answer", 1, False), ("delay,seconds=3600", 0, True)],
+)
+def test_the_server_ends_with_what_is_held(tmp_path: Path, action: str, status: int, written: bool) -> None:
+    """SIGTERM waits for nobody: what stalls or is delayed is done, what is never to be answered is given up."""
+    rule = f"export=b.sock,op=OUT,action={action}"
+    with ServeProcess(fault_arguments(tmp_path, "--fault", rule), cwd=tmp_path) as server:
+        guest = Blk(str(tmp_path / "b.sock")).go()
+        with guest.front:
+            request = guest.queue.submit(wire.HEADER.pack(RequestType.OUT, 0, 8) + b"b" * BLOCK, 1)
+            guest.request(RequestType.GET_ID, room=20)
+            guest.queue.completions()
+            assert request.written is None
+            assert server.terminate() == 0
+            guest.queue.completions()
+            assert request.data_in == bytes([status])
+    assert image(tmp_path, 8) == (b"b" if written else b"\0") * BLOCK
+
+
 def test_the_command_line_arms_rules_and_layers(tmp_path: Path) -> None:
     """Rules are in force with the first request; a disk that one can break gets its layer, others do not."""
     arguments = fault_arguments(
