@@ -67,7 +67,8 @@ def labs(scratch: Scratch) -> Iterator[Scratch]:
     assert one.returncode == 0, one.stderr
     assert json.loads(one.stdout)["state"] == "up"
     yield scratch
-    unflushed = "printf bye | dd of=/dev/sdb bs=512 seek=1 count=1 2> /dev/null"
+    held_open = "sleep 1000 < /dev/sdb > /dev/null 2>&1 & "  # else the kernel writes back when dd closes it
+    unflushed = f"{held_open}printf bye | dd of=/dev/sdb bs=512 seek=1 count=1 2> /dev/null"
     assert scratch.run("exec", "pair/a", unflushed).returncode == 0
     done = scratch.run("down", "pair", "one", "--json")
     assert done.returncode == 0, done.stderr
