@@ -8,6 +8,8 @@ lab's libraries. Next: `cli/serve.py`, `cli/demo.py`, `cli/conform.py`,
 from __future__ import annotations
 
 import importlib
+import signal
+import sys
 from typing import Final
 
 import rich_click as click
@@ -63,6 +65,13 @@ class LazyGroup(click.RichGroup):
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name or cmd_name)
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the subcommand; Ctrl-C has one exit code, whether or not there was something to clean up."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

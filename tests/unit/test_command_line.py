@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pty
 import subprocess
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from qemu_odx.cli.main import main
 
@@ -82,6 +84,16 @@ def seen_on_a_terminal(command: list[str], **environment: str) -> str:
         process.wait()
     os.close(ours)
     return seen.decode()
+
+
+def test_ctrl_c_has_one_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no run has to be cleaned up, such as while a command is still being imported."""
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    assert CliRunner().invoke(main, ["ps"]).exit_code == 130
 
 
 def test_colours_are_for_terminals() -> None:
