@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -477,3 +478,44 @@ def test_a_delay_is_time_queued(server: ServeProcess, monitor: Checked) -> None:
             "buckets": [{"below": 1 << 21, "count": 1}],
         }
         assert flush["served"]["microseconds"] == 0
+
+
+# -- at bad moments --------------------------------------------------------------------------------
+
+
+def test_who_reads_no_events_is_dropped(server: ServeProcess, monitor: Checked, guest: ScsiGuest) -> None:
+    """The server keeps no more than some thousands for it; the others hear all."""
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(str(server.cwd / "m.sock"))
+        deaf.sendall(b'{"execute": "qmp_capabilities"}')
+        memory = server.own_memory()
+        for at in range(4000):
+            guest.initiator.token(0, [Range(at % 64, 1)])
+            if at % 500 == 0:
+                monitor.execute("query-odx-clock")  # who reads is not dropped
+            if "dropped a client" in server.errors():
+                break
+        assert "the monitor dropped a client that left 4096 events unread" in server.errors()
+        assert server.own_memory() < memory + (32 << 20)
+    assert monitor.execute("query-odx-clock")["clock"] == "virtual"
+
+
+def test_a_unit_is_removed_in_the_middle_of_its_copies(monitor: Checked, guest: ScsiGuest) -> None:
+    """They end, the command is answered after that, and the disk can be closed at once."""
+    initiator = guest.initiator
+    for turn in range(5):
+        monitor.execute("odx-disk-add", {"id": "x", "path": "x.img", "size": 16 * MIB})
+        monitor.execute("odx-unit-add", {"export": "scsi", "lun": 9, "disk": "x"})
+        for lun in (0, 1, 9):
+            while initiator.command(lun, "00").fault is not None:
+                pass
+        assert initiator.write(9, 0, 2048, os.urandom(MIB)).good
+        token = initiator.token(9, [Range(0, 16 * 2048)])
+        assert initiator.write_token(1, token, [Range(0, 16 * 2048)], immediate=True, identifier=turn).good
+        monitor.execute("odx-unit-remove", {"export": "scsi", "lun": 9})
+        assert monitor.execute("query-odx-copies") == []
+        assert monitor.execute("query-odx-tokens") == []
+        monitor.execute("odx-disk-remove", {"id": "x"})
+        while (fault := initiator.write_token(1, token, [Range(0, 8)]).fault) == (6, 0x3F, 0x0E):
+            pass
+        assert fault == (5, 0x23, 0x08)

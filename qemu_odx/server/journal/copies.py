@@ -138,6 +138,7 @@ class CopyJournal:
                 deadline,
                 now + max(rest - passed, deadline - now if identifier in in_use else 0.0),
                 group=group,
+                minted=now,
             )
             tokens.append(token)
         if self._ruler is None:

@@ -5,6 +5,7 @@ Imports `tokens/` and `server/news.py` for their names. The 512 bytes of a token
 
 from __future__ import annotations
 
+import heapq
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -51,7 +52,7 @@ class TokenInfo:
         length: bytes it stands for.
         extents: where these bytes were, in their order; 16 of them at most.
         extent_count: how many extents there are.
-        age: seconds since it was made.
+        age: seconds since it was made, or taken over by a restarted server.
         expires_in: seconds until it ends if nothing uses it.
         users: copies that run on it now.
         snapshot: how the old data is held: `reflink` or `copy-before-write`.
@@ -86,12 +87,14 @@ def query(
     after: str | None = None,
     limit: int = 100,
 ) -> list[TokenInfo]:
-    """Live tokens, oldest first. What makes one good for a copy is not among it.
+    """Live tokens by their identifiers, which count up as long as the server runs.
+
+    What makes a token good for a copy is not told.
 
     Args:
         token: only this one.
         disk: only those made from this disk.
-        after: only those younger than this token: for the next page.
+        after: only those with a larger identifier than this one: for the next page.
         limit: how many at most, up to 1000.
 
     Example:
@@ -113,7 +116,8 @@ def query(
         for item in backend.manager.tokens
         if item.identifier >= first and (disk is None or item.creator == disk)
     )
-    return [_info(backend, item) for item in islice(chosen, limit)]
+    page = heapq.nsmallest(limit, chosen, key=lambda item: item.identifier)
+    return [_info(backend, item) for item in page]
 
 
 def revoke(backend: Backend, token: str) -> None:
