@@ -43,6 +43,8 @@ exports = ["second", "plain"]
 memory = "256M"
 cpus = 1
 """
+D1 = "d=$(for s in /sys/block/sd*; do grep -qs odx-d1 $s/device/vpd_pg80 && echo /dev/${s##*/}; done); "
+"""Linux may find the units in any order."""
 KEPT = ("runs", "mine", "odx.toml")
 
 
@@ -67,8 +69,8 @@ def labs(scratch: Scratch) -> Iterator[Scratch]:
     assert one.returncode == 0, one.stderr
     assert json.loads(one.stdout)["state"] == "up"
     yield scratch
-    held_open = "sleep 1000 < /dev/sdb > /dev/null 2>&1 & "  # else the kernel writes back when dd closes it
-    unflushed = f"{held_open}printf bye | dd of=/dev/sdb bs=512 seek=1 count=1 2> /dev/null"
+    held_open = D1 + "sleep 1000 < $d > /dev/null 2>&1 & "  # else the kernel writes back when dd closes it
+    unflushed = f"{held_open}printf bye | dd of=$d bs=512 seek=1 count=1 2> /dev/null"
     assert scratch.run("exec", "pair/a", unflushed).returncode == 0
     done = scratch.run("down", "pair", "one", "--json")
     assert done.returncode == 0, done.stderr
@@ -107,7 +109,7 @@ def test_commands_run_in_the_guest_that_is_meant(labs: Scratch) -> None:
 
 def test_disk_is_shared_by_two_guests(labs: Scratch) -> None:
     """What one writes, the other reads; the file stays for the user."""
-    write = "printf hello | dd of=/dev/sdb conv=fsync bs=512 count=1 2> /dev/null"
+    write = D1 + "printf hello | dd of=$d conv=fsync bs=512 count=1 2> /dev/null"
     assert labs.run("exec", "pair/a", write).returncode == 0
     assert labs.run("exec", "pair/b", "head -c 5 /dev/sda").stdout == "hello"
 
@@ -173,7 +175,7 @@ def test_doctor_proves_that_tokens_flow(labs: Scratch) -> None:
     done = labs.run("doctor", "--guest", "pair/a", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
-    assert [disk["serial"] for disk in found["disks"]] == ["odx-d0", "odx-d1"]
+    assert sorted(disk["serial"] for disk in found["disks"]) == ["odx-d0", "odx-d1"]
     assert all(disk["proven"] for disk in found["disks"])
     populate, receive, write = found["host"]
     assert populate["verdict"] == receive["verdict"] == "passes"
