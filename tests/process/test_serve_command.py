@@ -91,8 +91,15 @@ def test_a_signal_drains_what_is_in_flight(tmp_path: Path, guests: Callable[...,
         guest.queue.wait()
         assert server.terminate() == 0
     guest.queue.completions()
-    assert [write.data_in for write in writes] == [b"\0"] * 8
-    assert (tmp_path / "a.img").read_bytes()[: 8 * MIB] == data
+    done = [
+        write for write in writes if write.written is not None
+    ]  # a busy queue yields, and the signal may come in between
+    assert done == writes[: len(done)] != []
+    assert [write.data_in for write in done] == [b"\0"] * len(done)
+    written = len(done) * MIB
+    image = (tmp_path / "a.img").read_bytes()
+    assert image[:written] == data[:written]
+    assert not any(image[written:]), "a write reached the image and was not completed"
 
 
 def test_a_connected_front_end_does_not_delay_the_end(tmp_path: Path, guests: Callable[..., Blk]) -> None:

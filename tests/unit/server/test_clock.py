@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,14 +110,15 @@ def test_every_token_ends_at_its_own_time(births: list[tuple[int, int]], steps: 
     assert all(abs(one - other) < 2e-6 for one, other in zip(ended, sorted(expected), strict=True))
 
 
-def test_to_the_second_is_not_a_moment_late() -> None:
-    """60 s after an odd time, when 60 s are over."""
+@pytest.mark.parametrize(("start", "seconds"), [(0.1, 60), (0.128, 1), (0.7, 3)])
+def test_to_the_second_is_not_a_moment_late(start: float, seconds: int) -> None:
+    """So many seconds after an odd time, when they are over; floats alone would round some of these the wrong way."""
     clock = VirtualClock()
     manager = CopyManager(InlineRunner(), clock)
     Expiry(manager, clock)
-    clock.advance(0.1)
-    token = mint(manager, 60)
-    clock.advance(59.999)
+    clock.advance(start)
+    token = mint(manager, seconds)
+    clock.advance(seconds - 0.001)
     assert manager.tokens.resolve(token.data) is token
     clock.advance(0.001)
     assert len(manager.tokens) == 0
