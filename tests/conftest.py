@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 settings.register_profile("qemu_odx", deadline=None, database=None)
 settings.load_profile("qemu_odx")
 
+
+# A shell starts what runs in the background deaf to Ctrl-C, and all that this starts: tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["pytester"]  # for tests/plugin; pytest wants to hear of it here
 CLONE_NEWNS = 0x00020000

@@ -15,7 +15,7 @@ import rich_click as click
 
 from qemu_odx.cli.config import check_option
 from qemu_odx.lab.config.load import load_lab
-from qemu_odx.lab.config.model import ACCELERATORS, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
+from qemu_odx.lab.config.model import ACCELERATORS, FIRMWARES, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
 from qemu_odx.lab.config.options import DEFAULT_DISKS, WINE_DISKS, LabOptionError, disks_and_exports
 from qemu_odx.lab.config.table import LabFileError
 from qemu_odx.lab.session.outcome import ExitCode
@@ -46,6 +46,7 @@ _OPTIONS = (
         help="The private key that --image accepts (default: your ssh agent and usual key files).",
     ),
     click.option("--os", "system", type=click.Choice(SYSTEMS), help="What is in --image."),
+    click.option("--firmware", type=click.Choice(FIRMWARES), help="What starts --image (default: bios)."),
     click.option(
         "--disk",
         "disks",
@@ -81,6 +82,7 @@ class LabChoice:
     ssh: str | None
     key: Path | None
     system: str | None
+    firmware: str | None
     disks: tuple[str, ...]
     file: Path | None
     machine: str | None
@@ -119,15 +121,16 @@ class LabChoice:
             "--ssh": self.ssh,
             "--key": self.key,
             "--os": self.system,
+            "--firmware": self.firmware,
         }
         for option, value in others.items():
             if value:
                 raise LabOptionError(f"{option} does not go with --lab", f"write it into {self.file}")
 
     def _guest(self) -> Guest:
-        if self.image is None and (self.ssh or self.key or self.system):
+        if self.image is None and (self.ssh or self.key or self.system or self.firmware):
             raise LabOptionError(
-                "--ssh, --key and --os belong to --image", "name your image, or leave them out"
+                "--ssh, --key, --os and --firmware belong to --image", "name your image, or leave them out"
             )
         user, port = parse_login(self.ssh or "root@22")
         default = Guest("guest", self.guest, ())
@@ -138,6 +141,7 @@ class LabChoice:
             memory=self.memory * MEBIBYTE if self.memory else default.memory,
             cpus=self.cpus or default.cpus,
             system=self.system or "linux",
+            firmware=self.firmware or "bios",
             user=user,
             port=port,
             private_key=self.key,

@@ -14,6 +14,7 @@ from qemu_odx.lab.config.model import (
     ACCELERATORS,
     BLK,
     DEFAULT_MEMORY,
+    FIRMWARES,
     KINDS,
     MACHINES,
     SCSI,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     Check = Callable[[str, str], None]
 
 SECTIONS = ("lab", "disk", "export", "guest", "fault")
-GUEST_KEYS = ("image", "exports", "memory", "cpus", "os", "user", "port", "key")
+GUEST_KEYS = ("image", "exports", "memory", "cpus", "os", "firmware", "user", "port", "key")
 LUN = re.compile(r"lun(\d+)")
 _AT = re.compile(r"\(at line (\d+), column \d+\)")
 SOMEWHERE = "somewhere"  # stands for paths not known yet when options are checked
@@ -184,6 +185,7 @@ def _guest(name: str, table: Table, exports: Sequence[str]) -> Guest:
         memory=table.size("memory", DEFAULT_MEMORY),
         cpus=table.number("cpus", 2, 1, 255),
         system=table.choice("os", SYSTEMS, "linux"),
+        firmware=table.choice("firmware", FIRMWARES, "bios"),
         user=table.text("user", "root"),
         port=table.number("port", 22, 1, 65535),
         private_key=table.file.parent / table.text("key", "") if "key" in table.data else None,

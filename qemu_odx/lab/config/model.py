@@ -17,6 +17,7 @@ KINDS = (SCSI, BLK)
 MACHINES = ("qemu", "libvirt")
 ACCELERATORS = ("auto", "kvm", "tcg")
 SYSTEMS = ("linux", "windows")
+FIRMWARES = ("bios", "uefi")
 MEBIBYTE = 1 << 20
 DEFAULT_MEMORY = 512 * MEBIBYTE
 
@@ -64,6 +65,7 @@ class Guest:
         memory: bytes.
         cpus: processors.
         system: "linux" or "windows", for a disk image.
+        firmware: "bios" or "uefi", for a disk image.
         user: who logs in to a disk image by ssh.
         port: the port in the guest of a disk image's ssh server.
         private_key: the key that a disk image accepts; None: the user's ssh agent and usual key files.
@@ -75,6 +77,7 @@ class Guest:
     memory: int = DEFAULT_MEMORY
     cpus: int = 2
     system: str = "linux"
+    firmware: str = "bios"
     user: str = "root"
     port: int = 22
     private_key: Path | None = None

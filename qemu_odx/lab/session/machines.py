@@ -14,7 +14,7 @@ from qemu_odx.lab.adapters.linux import LinuxAdapter, lab_linux
 from qemu_odx.lab.adapters.windows import WindowsAdapter
 from qemu_odx.lab.adapters.wine import lab_wine
 from qemu_odx.lab.config.model import MEBIBYTE, SCSI
-from qemu_odx.lab.disk_image import DiskImage
+from qemu_odx.lab.disk_image import DiskImage, find_firmware
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.image import ensure_image
 from qemu_odx.lab.machines.libvirt import LibvirtMachine
@@ -78,7 +78,7 @@ def _is_file(image: str) -> bool:
 
 
 def own_image(guest: Guest) -> DiskImage:
-    """The user's image. Raises LabError if there is no such file."""
+    """The user's image. Raises LabError if there is no such file, or no UEFI firmware for it here."""
     path = Path(guest.image).absolute()
     if not path.is_file():
         raise LabError(f"there is no image {path}", "give the path of a disk image")
@@ -90,6 +90,7 @@ def own_image(guest: Guest) -> DiskImage:
         path,
         disk_format=kind,  # type: ignore[arg-type]
         system=system,  # type: ignore[arg-type]
+        firmware=find_firmware() if guest.firmware == "uefi" else None,
         disk_bus=bus,  # type: ignore[arg-type]
         network=network,
         ssh_port=guest.port,

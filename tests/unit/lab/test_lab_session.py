@@ -20,10 +20,12 @@ from qemu_odx.cli.lab_options import LabChoice, lab_options
 from qemu_odx.cli.main import main
 from qemu_odx.cli.run import run as run_command
 from qemu_odx.lab.config.options import LabOptionError
+from qemu_odx.lab.disk_image import find_firmware
 from qemu_odx.lab.errors import EndedError, LabError, LateError
 from qemu_odx.lab.paths import labs_folder
 from qemu_odx.lab.session import access, run
 from qemu_odx.lab.session.access import Place, find_guest, ssh_command
+from qemu_odx.lab.session.machines import own_image
 from qemu_odx.lab.session.outcome import ExitCode, table
 from qemu_odx.lab.session.record import (
     GuestRecord,
@@ -295,6 +297,16 @@ def test_lab_from_options(tmp_path: Path) -> None:
     assert lab.accelerator == "tcg"
 
 
+def test_an_own_image_started_by_uefi(tmp_path: Path) -> None:
+    """As nearly every Windows is; the other way is the default."""
+    image = tmp_path / "w.qcow2"
+    image.touch()
+    options = ("--image", str(image), "--ssh", "root@22")
+    assert own_image(chosen(*options).lab().guests[0]).firmware is None
+    (guest,) = chosen(*options, "--firmware", "uefi").lab().guests
+    assert own_image(guest).firmware == find_firmware()
+
+
 def test_lab_from_a_file(tmp_path: Path) -> None:
     """Options change machine and accelerator, nothing else."""
     file = tmp_path / "odx.toml"
@@ -305,7 +317,7 @@ def test_lab_from_a_file(tmp_path: Path) -> None:
         chosen("--lab", str(file), "--disk", "size=1M").lab()
 
 
-@pytest.mark.parametrize("options", [("--ssh", "root@22"), ("--os", "windows")])
+@pytest.mark.parametrize("options", [("--ssh", "root@22"), ("--os", "windows"), ("--firmware", "uefi")])
 def test_options_of_an_image_need_one(options: tuple[str, ...]) -> None:
     """They would do nothing, silently."""
     with pytest.raises(LabOptionError, match="belong to --image"):
