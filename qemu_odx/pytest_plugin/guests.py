@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 SCSI = "odx-scsi"
 COMMAND_SECONDS = 120.0
 SCRIPTS = "odx-scripts"
+# Quoted, for a pattern that matched nothing yet may match something a moment later.
 BY_SCSI = (
-    "for d in /sys/block/sd*; do grep -qs {serial} $d/device/vpd_pg80 && echo /dev/${{d##*/}} && break; done"
+    "for d in /sys/block/sd*; do "
+    'grep -qs {serial} "$d/device/vpd_pg80" && echo "/dev/${{d##*/}}" && break; done'
 )
 BY_BLK = (
-    'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = {serial} ] && echo /dev/${{d##*/}} && break; done'
+    "for d in /sys/block/vd*; do "
+    '[ "$(cat "$d/serial" 2> /dev/null)" = {serial} ] && echo "/dev/${{d##*/}}" && break; done'
 )
 
 

@@ -21,7 +21,7 @@ BOOT_SECONDS = 90.0  # thirty times what a quiet machine takes
 OWN_BOOT_SECONDS = 600.0  # a distribution with all its services, under TCG
 FIND_BY_SERIAL = (
     "for d in /sys/block/*; do "
-    '[ "$(cat $d/serial 2> /dev/null)" = {0} ] || grep -qs {0} $d/device/vpd_pg80 || continue; '
+    '[ "$(cat "$d/serial" 2> /dev/null)" = {0} ] || grep -qs {0} "$d/device/vpd_pg80" || continue; '
     'echo "/dev/${{d##*/}}"; break; done'
 )
 
