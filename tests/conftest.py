@@ -22,9 +22,12 @@ settings.register_profile("qemu_odx", deadline=None, database=None)
 settings.load_profile("qemu_odx")
 
 
-# A shell starts what runs in the background deaf to Ctrl-C, and all that this starts: tests send it.
+# In the background, or under nohup, signals that tests send are ignored, also by all that is started from here.
+# With any handler here they are as usual there; a hang-up still does not end the tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 pytest_plugins = ["pytester"]  # for tests/plugin; pytest wants to hear of it here
 CLONE_NEWNS = 0x00020000

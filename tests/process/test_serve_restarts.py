@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +24,7 @@ from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 from qemu_odx.wire.virtio import blk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from qemu_odx.testing.driver import Request
     from qemu_odx.testing.frontend import FrontEnd
@@ -40,13 +41,13 @@ ARGUMENTS = (
 
 
 @pytest.fixture(params=["copy-before-write", "reflink"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder whose file system holds snapshots one way or the other."""
     if request.param == "copy-before-write":
-        return tmp_path
-    place: Path = request.getfixturevalue("xfs") / "restarts"
-    place.mkdir()
-    return place
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=request.getfixturevalue("xfs")) as place:
+        yield Path(place)
 
 
 def test_kills_under_load(folder: Path) -> None:
