@@ -66,14 +66,14 @@ class Slot:
 class SlotJournal(Protocol):
     """Where a mailbox notes what a successor in another process shows in its place. No method raises."""
 
-    def answered(self, nexus: Hashable, slot: int, shown: Slot) -> None:
-        """A slot shows a response: noted before its request is completed."""
+    def answered(self, nexus: Hashable, slot: int, shown: Slot, lease: float) -> None:
+        """A slot shows a response, and is its user's for `lease` seconds: noted before its request is completed."""
 
     def forgotten(self) -> None:
         """All slots are empty again: there is a new nexus."""
 
     def recall(self, nexus: Hashable) -> list[tuple[int, Slot]]:
-        """The slots that a predecessor left to this nexus."""
+        """The slots that a predecessor left to this nexus; `leased_until` is how many seconds are left."""
 
 
 class Mailbox:
@@ -125,7 +125,7 @@ class Mailbox:
         self._nexus = nexus
         self._slots = [Slot() for _ in range(wire.SLOTS)]
         for number, slot in self._journal.recall(nexus) if self._journal else ():
-            slot.leased_until = self._clock() + wire.LEASE
+            slot.leased_until += self._clock()
             self._slots[number] = slot
 
     def submit(
@@ -198,7 +198,7 @@ class Mailbox:
     def _show(self, slot: Slot, number: int, response: wire.Response, stamp: bytes | None) -> None:
         slot.response, slot.stamp = response.packed(), stamp
         if self._journal:
-            self._journal.answered(self._nexus, number, slot)
+            self._journal.answered(self._nexus, number, slot, slot.leased_until - self._clock())
 
 
 def starved(reply: Reply, given: int) -> bool:

@@ -42,7 +42,7 @@ CREATE TABLE copies(
 CREATE INDEX copies_by_nexus ON copies(nexus, list_identifier);
 CREATE TABLE nexuses(nexus TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE slots(
-    port TEXT, nexus TEXT, slot INT, user TEXT, sequence TEXT, stamp BLOB, response BLOB,
+    port TEXT, nexus TEXT, slot INT, user TEXT, sequence TEXT, stamp BLOB, response BLOB, leased REAL,
     PRIMARY KEY(port, slot)) WITHOUT ROWID;
 """
 
