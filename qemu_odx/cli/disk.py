@@ -12,7 +12,7 @@ from typing import Any
 import rich_click as click
 
 from qemu_odx.cli.figures import show, size
-from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
+from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json, tell
 from qemu_odx.server.monitor.commands.disks import KINDS
 from qemu_odx.server.monitor.commands.options import as_arguments
 from qemu_odx.server.options import ConfigError, parse_size, split_options
@@ -55,7 +55,7 @@ def add(options: str, monitor: str, *, as_json: bool) -> None:
         arguments["path"] = os.path.abspath(str(arguments["path"]))  # noqa: PTH100  # symbolic links stay
     with MonitorClient(monitor) as server:
         server.execute("odx-disk-add", arguments)
-    _tell(f"{arguments['id']} is there", {"added": arguments["id"]}, as_json=as_json)
+    tell(f"{arguments['id']} is there", {"added": arguments["id"]}, as_json=as_json)
 
 
 @disk.command()
@@ -65,7 +65,7 @@ def remove(name: str, monitor: str, *, as_json: bool) -> None:
     """Flush and close a disk that no export shows any more. Its tokens are cancelled; its image stays."""
     with MonitorClient(monitor) as server:
         server.execute("odx-disk-remove", {"id": name})
-    _tell(f"{name} is closed", {"removed": name}, as_json=as_json)
+    tell(f"{name} is closed", {"removed": name}, as_json=as_json)
 
 
 @disk.command()
@@ -84,14 +84,7 @@ def resize(name: str, new_size: str | None, monitor: str, *, as_json: bool) -> N
         raise click.UsageError(str(error)) from error
     with MonitorClient(monitor) as server:
         made = server.execute("odx-disk-resize", {"id": name, "size": wanted})
-    _tell(f"{name}: {size(made['size'])}", made, as_json=as_json)
-
-
-def _tell(text: str, value: object, *, as_json: bool) -> None:
-    if as_json:
-        print_json(value)
-    else:
-        click.echo(text)
+    tell(f"{name}: {size(made['size'])}", made, as_json=as_json)
 
 
 def _row(item: dict[str, Any]) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import rich_click as click
 
 from qemu_odx.cli.figures import show
-from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
+from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json, tell
 from qemu_odx.server.monitor.commands.exports import KINDS
 from qemu_odx.server.options import ConfigError, split_options
 
@@ -54,7 +54,7 @@ def add(options: str, monitor: str, *, as_json: bool) -> None:
         raise click.UsageError(str(error)) from error
     with MonitorClient(monitor) as server:
         made = server.execute("odx-export-add", arguments)
-    _tell(f"{made['id']}: QEMU may connect to {made['socket']}", made, as_json=as_json)
+    tell(f"{made['id']}: QEMU may connect to {made['socket']}", made, as_json=as_json)
 
 
 @export.command()
@@ -64,7 +64,7 @@ def remove(name: str, monitor: str, *, as_json: bool) -> None:
     """Take an export away: its guest loses the device, what is in flight is finished first."""
     with MonitorClient(monitor) as server:
         server.execute("odx-export-remove", {"id": name})
-    _tell(f"{name} is gone", {"removed": name}, as_json=as_json)
+    tell(f"{name} is gone", {"removed": name}, as_json=as_json)
 
 
 @export.command("add-unit")
@@ -76,9 +76,7 @@ def add_unit(name: str, lun: int, disk: str, monitor: str, *, as_json: bool) -> 
     """Show a disk as one more logical unit of a vhost-user-scsi export; its guest is told."""
     with MonitorClient(monitor) as server:
         server.execute("odx-unit-add", {"export": name, "lun": lun, "disk": disk})
-    _tell(
-        f"{name}: {disk} is logical unit {lun}", {"export": name, "lun": lun, "disk": disk}, as_json=as_json
-    )
+    tell(f"{name}: {disk} is logical unit {lun}", {"export": name, "lun": lun, "disk": disk}, as_json=as_json)
 
 
 @export.command("remove-unit")
@@ -89,7 +87,7 @@ def remove_unit(name: str, lun: int, monitor: str, *, as_json: bool) -> None:
     """Take a logical unit away; its guest is told, and finds 25/00 there."""
     with MonitorClient(monitor) as server:
         server.execute("odx-unit-remove", {"export": name, "lun": lun})
-    _tell(f"{name}: logical unit {lun} is gone", {"export": name, "removed": lun}, as_json=as_json)
+    tell(f"{name}: logical unit {lun} is gone", {"export": name, "removed": lun}, as_json=as_json)
 
 
 def _arguments(text: str) -> dict[str, object]:
@@ -104,13 +102,6 @@ def _arguments(text: str) -> dict[str, object]:
         else:
             arguments[key] = os.path.abspath(value) if key == "socket" else value  # noqa: PTH100
     return {**arguments, "units": units} if units else arguments
-
-
-def _tell(text: str, value: object, *, as_json: bool) -> None:
-    if as_json:
-        print_json(value)
-    else:
-        click.echo(text)
 
 
 def _row(item: dict[str, Any]) -> tuple[object, ...]:

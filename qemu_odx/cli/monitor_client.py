@@ -89,6 +89,14 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def tell(text: str, value: object, *, as_json: bool) -> None:
+    """What was done, in words or as JSON."""
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(text)
+
+
 class MonitorClient:
     """A negotiated QMP connection for code that is not asynchronous.
 
