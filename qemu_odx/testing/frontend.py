@@ -283,7 +283,7 @@ class FrontEnd(MessageSocket):
         queue = DriverQueue(self.ram, self.queue_size, kick=lambda: os.eventfd_write(vring.kick, 1))
 
         def wait() -> None:
-            if not queue.arm_interrupt():
+            while not queue.arm_interrupt():  # a call may mean nothing: one comes with every start
                 wait_for(vring.call)
 
         queue.wait = wait

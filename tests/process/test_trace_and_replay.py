@@ -212,7 +212,7 @@ def test_what_a_recording_cannot_tell(file: Path, tmp_path: Path) -> None:
     image.write_bytes(OLD + bytes(15 * MIB))
     complete = json.loads(run(without, "--image", f"d0={image}", "--json"))
     assert complete == json.loads(run(file, "--json")) | {"file": str(without)}
-    image.write_bytes(b"\1" + OLD[1:] + bytes(15 * MIB))
+    image.write_bytes(bytes([OLD[0] ^ 1]) + OLD[1:] + bytes(15 * MIB))
     wrong = json.loads(run(without, "--image", f"d0={image}", "--json", code=1))
     assert wrong["differences"][0]["name"] == "READ(16)"
     image.write_bytes(b"short")
