@@ -26,6 +26,9 @@ class TokenJournal(Protocol[P]):
     def used(self, token: Token[P]) -> None:
         """A token has another deadline."""
 
+    def doomed(self, identifier: int, grave: Tombstone) -> None:
+        """A token takes no new copies, and dies once those on it have ended."""
+
     def buried(self, identifier: int, grave: Tombstone) -> None:
         """A token has died. Its payload is given back after."""
 

@@ -58,6 +58,7 @@ class Token(Generic[P]):
         deadline: clock time of its death if nothing uses it.
         end_of_life: clock time of its death in any case.
         users: copies running on it; it does not expire meanwhile.
+        doomed: why it takes no new copies; it dies of that once those on it have ended.
         minted: clock time of its birth.
     """
 
@@ -241,8 +242,10 @@ class TokenRegistry(Generic[P]):
         account.length += token.length
         self._schedule(token)
 
-    def resolve(self, data: bytes, group: str = "") -> Token[P] | Fault:
+    def resolve(self, data: bytes, group: str = "", *, begun: bool = False) -> Token[P] | Fault:
         """The live token with exactly these 512 bytes, or why there is none (SPC-4 5.17.6.5).
+
+        `begun` is for a copy that goes on: a doomed token is still there for it.
 
         Comparisons of secrets take the same time whatever differs. A token of another group is as unknown as one
         that never was, dead or alive.
@@ -261,7 +264,7 @@ class TokenRegistry(Generic[P]):
             return Fault.UNKNOWN
         if not hmac.compare_digest(token.data, data):
             return Fault.CORRUPT
-        return token.doomed or token
+        return token if begun else token.doomed or token
 
     def hold(self, token: Token[P]) -> None:
         """A copy begins to use the token: it does not expire until `let_go`."""
@@ -283,7 +286,10 @@ class TokenRegistry(Generic[P]):
         if self._live.get(token.identifier) is not token:
             return
         if token.users:
-            token.doomed = token.doomed or cause
+            if token.doomed is None:
+                token.doomed = cause
+                if self.journal:
+                    self.journal.doomed(token.identifier, self._grave(token, cause))
             return
         self._bury(token, cause)
 
@@ -311,7 +317,7 @@ class TokenRegistry(Generic[P]):
             _, identifier = heapq.heappop(self._deadlines)
             token, grave = self._live.get(identifier), self._dead.get(identifier)
             if token is not None and token.users == 0 and token.deadline <= now:
-                self._bury(token, Fault.EXPIRED)
+                self._bury(token, token.doomed or Fault.EXPIRED)
             elif grave is not None and grave.forget_at <= now:
                 self._forget(identifier)
 
@@ -329,10 +335,8 @@ class TokenRegistry(Generic[P]):
         account = self._account(token.owner)
         account.tokens -= 1
         account.length -= token.length
-        forget_at = self.clock() + max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
-        grave = tombstone(token.data, cause, token.owner, token.group, forget_at)
-        self._dead[token.identifier] = grave
-        heapq.heappush(self._deadlines, (forget_at, token.identifier))
+        self._dead[token.identifier] = grave = self._grave(token, cause)
+        heapq.heappush(self._deadlines, (grave.forget_at, token.identifier))
         account.graves[token.identifier] = None
         if self.journal:
             self.journal.buried(token.identifier, grave)
@@ -342,6 +346,10 @@ class TokenRegistry(Generic[P]):
         for observer in self.observers:
             observer.ended(token, cause)
         self.released(token.payload)
+
+    def _grave(self, token: Token[P], cause: Fault) -> Tombstone:
+        forget_at = self.clock() + max(2 * token.inactivity_timeout, REMEMBERED_AT_LEAST)
+        return tombstone(token.data, cause, token.owner, token.group, forget_at)
 
     def _forget(self, identifier: int) -> None:
         """Drop a tombstone: past its time, or one too many of its nexus."""

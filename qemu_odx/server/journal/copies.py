@@ -81,24 +81,27 @@ class CopyJournal:
             ),
         )
 
+    def doomed(self, identifier: int, grave: Tombstone) -> None:
+        """See `TokenJournal`: a grave beside the token."""
+        self._store.write(
+            "INSERT OR REPLACE INTO graves VALUES(?,?,?,?,?,?,?,?)",
+            (
+                identifier_name(identifier),
+                grave.secret,
+                grave.whole,
+                grave.cause.value,
+                name_of(grave.owner),
+                grave.group,
+                grave.forget_at - self._clock(),
+                self._noted(),
+            ),
+        )
+
     def buried(self, identifier: int, grave: Tombstone) -> None:
         """See `TokenJournal`."""
-        name = identifier_name(identifier)
         with self._store.together():
-            self._store.write("DELETE FROM tokens WHERE identifier=?", (name,))
-            self._store.write(
-                "INSERT OR REPLACE INTO graves VALUES(?,?,?,?,?,?,?,?)",
-                (
-                    name,
-                    grave.secret,
-                    grave.whole,
-                    grave.cause.value,
-                    name_of(grave.owner),
-                    grave.group,
-                    grave.forget_at - self._clock(),
-                    self._noted(),
-                ),
-            )
+            self._store.write("DELETE FROM tokens WHERE identifier=?", (identifier_name(identifier),))
+            self.doomed(identifier, grave)
 
     def forgotten(self, identifier: int) -> None:
         """See `TokenJournal`."""
@@ -117,15 +120,16 @@ class CopyJournal:
         in_use = {uses for (uses,) in self._store.rows("SELECT uses FROM copies WHERE NOT ended")}
         for row in self._store.rows("SELECT * FROM tokens ORDER BY identifier"):
             identifier, data, creator, number, owner, group, timeout, remaining, rest, noted = row
+            dug = graves.pop(rod_token.identifier(data), None)
             payload = None if number is None else snapshot(creator, number)
             now, passed = self._clock(), self._passed(noted)
             deadline = now + remaining - passed
             if identifier in in_use:
                 deadline = now + max(timeout, RECONNECT)
             if payload is None:
-                cancelled = tombstone(data, Fault.CANCELLED, nexus_of(owner), group, now + 3600.0)
-                graves[rod_token.identifier(data)] = cancelled
-                self.buried(rod_token.identifier(data), cancelled)
+                grave = dug or tombstone(data, Fault.CANCELLED, nexus_of(owner), group, now + 3600.0)
+                graves[rod_token.identifier(data)] = grave
+                self.buried(rod_token.identifier(data), grave)
                 continue
             token = Token(
                 data,
@@ -137,6 +141,7 @@ class CopyJournal:
                 timeout,
                 deadline,
                 now + max(rest - passed, deadline - now if identifier in in_use else 0.0),
+                doomed=dug.cause if dug else None,
                 group=group,
                 minted=now,
             )
@@ -150,6 +155,7 @@ class CopyJournal:
         with self._store.together():
             for token in tokens:
                 self.used(token)
+            self._store.write("UPDATE graves SET noted=?", (self._clock(),))  # also of doomed tokens
             for identifier, grave in graves.items():
                 self.buried(identifier, grave)
             self._store.write("UPDATE copies SET noted=?-(?-noted)", (self._clock(), self._stopped_at))

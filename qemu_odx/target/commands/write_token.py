@@ -113,7 +113,8 @@ def _resolve(request: Request, data: bytes) -> Token[Snapshot] | Fault | None:
     """The token, why there is none, or None for the well-known zero token."""
     if rod_token.is_zero_token(data):
         return None
-    found = request.manager.tokens.resolve(data, request.target.group)
+    begun = request.manager.recovery.broken_off(request.task) is not None
+    found = request.manager.tokens.resolve(data, request.target.group, begun=begun)
     if isinstance(found, Token) and found.payload.lost:
         request.manager.tokens.kill(found, Fault.CANCELLED)
         return Fault.CANCELLED

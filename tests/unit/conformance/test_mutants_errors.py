@@ -180,8 +180,8 @@ def token_type_ignored(m: Mutation) -> None:
     """A token of an unsupported type is merely unknown."""
     resolve = TokenRegistry.resolve
 
-    def other(self: TokenRegistry[Any], data: bytes, group: str) -> Any:
-        found = resolve(self, data, group)
+    def other(self: TokenRegistry[Any], data: bytes, group: str, *, begun: bool) -> Any:
+        found = resolve(self, data, group, begun=begun)
         return Fault.UNKNOWN if found is Fault.UNSUPPORTED_TYPE else found
 
     m.replace(TokenRegistry, "resolve", other)

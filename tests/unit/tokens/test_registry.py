@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -249,3 +250,18 @@ def test_the_zero_token_is_known_by_type_and_length() -> None:
     assert rod_token.is_zero_token(token)
     token[7] = 0x11
     assert not rod_token.is_zero_token(token)
+
+
+def test_a_doomed_token_whose_copies_do_not_come_back(life: Fixture) -> None:
+    """A predecessor's copy ran on it: it ends at its deadline, of what had doomed it."""
+    token = life.mint()
+    life.registry.hold(token)
+    life.registry.kill(token, Fault.REVOKED)
+    assert life.registry.resolve(token.data, begun=True) is token
+    successor = Fixture()
+    successor.registry.restore([replace(token, users=0)], {})
+    assert successor.registry.resolve(token.data) is Fault.REVOKED
+    assert len(successor.registry) == 1
+    successor.clock.advance(60)
+    assert successor.registry.resolve(token.data) is Fault.REVOKED
+    assert len(successor.registry) == 0

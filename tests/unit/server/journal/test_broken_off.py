@@ -10,6 +10,7 @@ from life import SIZE, Killed, Life
 
 from qemu_odx.testing.initiator import Initiator
 from qemu_odx.testing.runner import HeldRunner
+from qemu_odx.tokens.registry import Fault
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 
 if TYPE_CHECKING:
@@ -87,6 +88,25 @@ def test_a_background_copy_whose_token_is_cancelled(held: tuple[Life, bytes], tm
     assert life.contents(1) == bytes(SIZE)
     status = outcome(life, 77).status
     assert (status.status, status.sense[2] & 0x0F, status.sense[12:14]) == (FAILED, 5, b"\x23\x08")
+    life.end()
+
+
+def test_a_token_that_was_revoked_while_a_copy_ran(held: tuple[Life, bytes], tmp_path: Path) -> None:
+    """In the next process too, the copy goes on to its end, and nobody else may use the token."""
+    life, token = held
+    life.initiator.write_token(1, token, [Range(0, BLOCKS)], identifier=77, immediate=True)
+    (live,) = life.manager.tokens
+    life.manager.tokens.kill(live, Fault.REVOKED)
+    life.kill()
+    runner = HeldRunner()
+    life = Life(tmp_path, runner=runner)
+    assert life.initiator.write_token(1, token, [Range(0, 8)]).fault == (5, 0x23, 6)
+    runner.run_all()
+    assert (life.contents(1), outcome(life, 77).status.status) == (OLD, DONE)
+    assert len(life.manager.tokens) == 0
+    life.kill()
+    life = Life(tmp_path)
+    assert life.initiator.write_token(1, token, [Range(0, 8)]).fault == (5, 0x23, 6)
     life.end()
 
 
