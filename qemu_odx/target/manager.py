@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
     from qemu_odx.disk.port import Disk, Runner, Snapshot
+    from qemu_odx.target.lun import LogicalUnit
     from qemu_odx.target.plan import Answer, StartCopy
     from qemu_odx.target.port import GuestControl, Task
     from qemu_odx.target.recovery import Journal
@@ -79,8 +80,12 @@ class CopyManager:
         """A target uses this copy manager from now on."""
         self.targets.append(target)
         for unit in target.units.values():
-            unit.reservations = self.reservations(unit.disk)
-            unit.disturbed = self.unsettle
+            self.take_in(unit)
+
+    def take_in(self, unit: LogicalUnit) -> None:
+        """A logical unit of one of the targets shares what all have in common."""
+        unit.reservations = self.reservations(unit.disk)
+        unit.disturbed = self.unsettle
 
     def reservations(self, disk: Disk) -> Reservations:
         """Who may use a disk: one answer for all front doors to it."""

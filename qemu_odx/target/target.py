@@ -248,7 +248,7 @@ class Target:
     def add(self, lun: int, disk: Disk) -> None:
         """A new logical unit, whose number no other one has: the others report 3F/0E, it meets all with 29/00."""
         unit = LogicalUnit.on(lun, disk, DiskQueue(disk, self.runner))
-        unit.reservations = self.manager.reservations(disk)
+        self.manager.take_in(unit)
         for nexus in self._known:
             unit.attend(nexus, sense.RESET)
             for other in self.units.values():

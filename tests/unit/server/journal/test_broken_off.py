@@ -333,3 +333,20 @@ def test_a_pending_attention_is_not_lost_in_silence(tmp_path: Path) -> None:
     life = Life(tmp_path)
     assert told(life) == RESET
     life.end()
+
+
+def test_an_attention_of_a_unit_that_came_later(tmp_path: Path) -> None:
+    """Units that are added while guests use others are no exception."""
+    life = Life(tmp_path)
+    life.target.remove(1, lambda _done: None)
+    life.target.add(1, life.disks[1])
+    for lun in (0, 1):
+        assert life.initiator.command(lun, "00").fault
+    while life.initiator.command(0, "00").fault:
+        pass
+    quiet(life)
+    life.target.reset_lun(1, lambda _done: None)
+    life.kill()
+    life = Life(tmp_path)
+    assert told(life) == RESET
+    life.end()
