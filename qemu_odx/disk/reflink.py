@@ -150,6 +150,8 @@ class ReflinkVault(Vault):
         journal = self._keeper.journal
         if journal is None:
             return None
+        if self.noted:  # without the lock: `release` may wait there for the journal, which the caller has
+            return self.number if self in self._keeper.vaults else None
         with self._noting:  # `release` frees the space only after it has seen whether it is noted
             if self not in self._keeper.vaults:
                 return None

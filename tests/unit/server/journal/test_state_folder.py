@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ import pytest
 from life import SIZE, Life
 
 from qemu_odx.disk.file import open_disk
+from qemu_odx.disk.port import Extent
 from qemu_odx.server.journal import disks, store
 from qemu_odx.server.journal.folder import StateFolder
 from qemu_odx.server.journal.store import JournalError
 from qemu_odx.testing.clock import VirtualClock
+from qemu_odx.tokens.registry import Fault
 from qemu_odx.wire.scsi.token_lists import Range
 
 if TYPE_CHECKING:
@@ -360,3 +363,29 @@ def test_a_virtual_clock_begins_anew(tmp_path: Path) -> None:
         if fault:
             assert life.initiator.write_token(1, token, [Range(0, 8)]).fault == fault
         life.kill()
+
+
+def test_a_snapshot_is_sacrificed_while_its_token_is_noted(xfs: Path) -> None:
+    """By a worker whose write found no space: neither waits for the other for ever."""
+    folder = xfs / "sacrificed"
+    folder.mkdir()
+    life = Life(folder, policy="reflink")
+    snapshot = life.disks[0].snapshot([Extent(0, 4096)])
+    assert snapshot.outlive() is not None
+    worker = threading.Thread(target=life.disks[0].vaults().sacrifice, daemon=True)
+    numbers: list[int | None] = []
+
+    def note() -> None:
+        with life.state.store.together():
+            worker.start()
+            while not snapshot._vault._noting.locked():
+                time.sleep(0.001)
+            numbers.append(snapshot.outlive())
+
+    noter = threading.Thread(target=note, daemon=True)
+    noter.start()
+    noter.join(20)
+    worker.join(20)
+    assert (numbers, worker.is_alive()) == ([None], False)
+    assert not life.state.store.rows("SELECT number FROM held")
+    life.end()
