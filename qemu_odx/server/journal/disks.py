@@ -98,12 +98,15 @@ class ImageJournal:
 
     def held(self, snapshot: Held) -> None:
         """See `DiskJournal`."""
-        self._held.add(snapshot.number)
         extents = _packed(edge for extent in snapshot.extents for edge in (extent.offset, extent.length))
-        self._store.write(
-            "INSERT OR REPLACE INTO held VALUES(?,?,?,?)",
-            (self._disk, snapshot.number, extents, _packed(snapshot.places)),
-        )
+        with self._store.together():
+            if not self._held:  # until now nobody has looked
+                self._look(self._image, closed=0)
+            self._held.add(snapshot.number)
+            self._store.write(
+                "INSERT OR REPLACE INTO held VALUES(?,?,?,?)",
+                (self._disk, snapshot.number, extents, _packed(snapshot.places)),
+            )
 
     def dropped(self, numbers: Sequence[int], places: Sequence[int]) -> None:
         """See `DiskJournal`."""

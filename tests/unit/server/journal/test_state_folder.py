@@ -233,6 +233,22 @@ def test_a_kill_may_come_after_the_last_look(tmp_path: Path) -> None:
     life.end()
 
 
+def test_a_kill_may_come_before_the_first_look(tmp_path: Path) -> None:
+    """There were no tokens for a while, so nobody looked; the server is killed in the second of the next one."""
+    life = Life(tmp_path)
+    with_a_token(life)
+    life.manager.tokens.kill_made_from("d0", Fault.REVOKED)
+    long_ago = 60 * 10**9
+    life.state.store.write("UPDATE images SET seen=seen-?, changed=changed-?", (long_ago, long_ago))
+    life.disks[0].write(0, [OLD])
+    token = life.initiator.token(0, [Range(0, BLOCKS)], timeout=600)
+    life.disks[0].write(0, [NEW[:4096]])
+    life.kill()
+    life = Life(tmp_path)
+    assert used(life, token).good
+    life.end()
+
+
 def test_tokens_of_a_disk_that_is_not_served_any_more(tmp_path: Path) -> None:
     """They are cancelled, and the next server has nothing to do with them."""
     life = Life(tmp_path)
