@@ -136,6 +136,24 @@ def test_a_delay_on_the_virtual_clock(client: MonitorClient, faults: MonitorFaul
     assert faults.list()[0]["last"] == client.execute("query-odx-clock")["now"] - 3600
 
 
+def test_a_disk_that_comes_later_can_break_too(
+    folder: Path, client: MonitorClient, faults: MonitorFaults
+) -> None:
+    """It gets the layer for that if a rule asks for it, as a disk of the command line does."""
+    faults.add("action=disk-error,op=disk-read,disk=d0")
+    for name, layers in (("x", []), ("y", ["faults"])):
+        client.execute("odx-disk-add", {"id": name, "path": f"{folder}/{name}.img", "size": 1 << 20})
+        assert {item["id"]: item["layers"] for item in client.execute("query-odx-disks")}[name] == layers
+        faults.add("action=disk-error,op=disk-read")
+    export = {"type": "vhost-user-scsi", "id": "e", "socket": f"{folder}/y.sock"}
+    client.execute("odx-export-add", {**export, "units": [{"lun": 0, "disk": "y"}]})
+    with ScsiGuest(folder / "y.sock") as late:
+        assert late.initiator.command(0, READ_ONE.hex()).fault == (3, 0x11, 0)
+        client.execute("odx-export-remove", {"id": "e"})
+    for name in ("x", "y"):
+        client.execute("odx-disk-remove", {"id": name})
+
+
 def test_an_aborted_delay_leaves_nothing_behind(
     client: MonitorClient, faults: MonitorFaults, guest: ScsiGuest
 ) -> None:

@@ -7,7 +7,7 @@ ask. Used by `server/app.py`, the monitor and guests (`guest.py`).
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -21,6 +21,7 @@ from qemu_odx.server.faulting.decide import Deeds
 from qemu_odx.server.faulting.disks import DiskFaults
 from qemu_odx.server.faulting.guest import GuestControl
 from qemu_odx.server.faulting.holds import Parking, kill_backend
+from qemu_odx.server.faulting.options import layers_for
 from qemu_odx.server.faulting.results import keep_refusal
 from qemu_odx.server.faulting.tap import FaultTap
 from qemu_odx.server.news import FaultFired
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from qemu_odx.faults.book import Entry, Hit
     from qemu_odx.faults.event import Event
     from qemu_odx.faults.rule import Rule
+    from qemu_odx.server.config import DiskConfig
     from qemu_odx.server.events import Events
     from qemu_odx.server.faulting.door import Door
     from qemu_odx.tap.gate import Gate
@@ -127,6 +129,11 @@ class Faults:
         gate, tap = self._doors.pop(name)
         if tap in gate.taps:
             gate.remove(tap)
+
+    def with_layer(self, config: DiskConfig) -> DiskConfig:
+        """A disk that is about to be opened, with a layer to fail in if a rule may break it."""
+        rules = (entry.rule for entry in self.book)
+        return replace(config, layers=layers_for(config.id, config.layers, rules))
 
     def add_disk(self, disk: Disk) -> None:
         """A disk is served; it can be made to fail if it has a layer for that."""

@@ -87,7 +87,7 @@ def add(backend: Backend, options: dict[str, object]) -> Later[None]:
         <- {"return": {}}
     """
     try:
-        config = parse_disk(as_options(options))
+        config = backend.faults.with_layer(parse_disk(as_options(options)))
     except ConfigError as error:
         raise MonitorError(str(error)) from error
     _check_free(backend, config)
