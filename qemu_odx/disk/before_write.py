@@ -14,7 +14,7 @@ from qemu_odx.disk.history import Frozen, History, Piece
 from qemu_odx.disk.journal import Held, Saved
 from qemu_odx.disk.port import SnapshotLostError
 from qemu_odx.disk.ranges import disjoint
-from qemu_odx.disk.snapshots import Fragment, Vault
+from qemu_odx.disk.snapshots import Fragment, RoomMaker, Vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,6 +45,7 @@ class BeforeWrite:
         self._history = History()
         self._vaults: dict[Frozen, BeforeWriteVault] = {}
         self._copier = Copier(side.file())
+        self._room = RoomMaker()
         guard.keeper = self
 
     def take(self, extents: Sequence[Extent]) -> BeforeWriteVault:
@@ -101,7 +102,7 @@ class BeforeWrite:
                 self._copier.copy(self._image, start, where, end - start)
         except OSError:  # the guest's write goes first, so whoever needs the old data has lost it
             self._side.free([(where, where + end - start) for (start, end), where in places])
-            self._lose(ranges)
+            self._room.make(lambda: self._lose(ranges))
             return
         with self.guard.lock:
             pieces = [p for (start, end), where in places for p in self._history.cut(start, end, where)]
@@ -112,12 +113,8 @@ class BeforeWrite:
         self._free(spare)
 
     def sacrifice(self) -> bool:
-        """Lose every snapshot for the space that it holds; False if there is none."""
-        with self.guard.lock:
-            losers = list(self._vaults.values())
-            freed = _pinned(self._drop(losers))
-        self._free(freed, losers)
-        return bool(losers)
+        """Lose every snapshot for the space that it holds; False if there was none just now."""
+        return self._room.make(self._lose_all)
 
     @contextlib.contextmanager
     def borrow(self, frozen: Frozen, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
@@ -167,7 +164,14 @@ class BeforeWrite:
                 fragments.append(Fragment(file, offset, end - start))
         return fragments
 
-    def _lose(self, ranges: Sequence[Range]) -> None:
+    def _lose_all(self) -> bool:
+        with self.guard.lock:
+            losers = list(self._vaults.values())
+            dropped = _pinned(self._drop(losers))
+        self._free(dropped, losers)
+        return bool(losers)
+
+    def _lose(self, ranges: Sequence[Range]) -> bool:
         with self.guard.lock:
             losing = {frozen: None for r in ranges for frozen in self._history.losers(*r)}
             losers = [self._vaults[frozen] for frozen in losing]
@@ -175,6 +179,7 @@ class BeforeWrite:
             for start, end in ranges:
                 self._history.armed.remove(start, end)
         self._free(dropped, losers)
+        return bool(losers)
 
     def _drop(self, losers: Iterable[BeforeWriteVault]) -> list[Piece]:
         dropped: list[Piece] = []

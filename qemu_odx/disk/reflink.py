@@ -17,7 +17,7 @@ from qemu_odx.disk.journal import Held
 from qemu_odx.disk.port import SnapshotLostError
 from qemu_odx.disk.ranges import disjoint
 from qemu_odx.disk.side import ALIGNMENT
-from qemu_odx.disk.snapshots import Fragment, Vault
+from qemu_odx.disk.snapshots import Fragment, RoomMaker, Vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,6 +57,7 @@ class Reflink:
         self._number = 0
         self._image = image
         self._copier = Copier(side.file())
+        self._room = RoomMaker()
 
     def take(self, extents: Sequence[Extent]) -> ReflinkVault:
         """Share the blocks of the extents while no write to them is in flight. Raises OSError."""
@@ -99,7 +100,10 @@ class Reflink:
         return vault
 
     def sacrifice(self) -> bool:
-        """Lose every snapshot, so that the guest's writes need no new blocks; False if there is none."""
+        """Lose every snapshot, so that the guest's writes need no new blocks; False if there was none just now."""
+        return self._room.make(self._lose_all)
+
+    def _lose_all(self) -> bool:
         with self.guard.lock:
             losers = list(self.vaults)
         for vault in losers:

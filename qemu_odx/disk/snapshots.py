@@ -6,8 +6,10 @@ May import `copying.py`, `hostfile.py`, `port.py`. Next: `reflink.py` and `befor
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from qemu_odx.disk.copying import BUFFER, dearest
@@ -19,6 +21,25 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.hostfile import HostFile
     from qemu_odx.disk.journal import Legacy
+
+
+ROOM_COUNTS = 1.0
+"""Seconds for which a writer that found no space may hope for what another's need has freed."""
+
+
+class RoomMaker:
+    """Gives up snapshots for space, once for all writers that find none at the same time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made_at = float("-inf")
+
+    def make(self, give_up: Callable[[], bool]) -> bool:
+        """Run `give_up`, which says whether there was anything; True if so, now or for another writer just before."""
+        with self._lock:
+            if give_up():
+                self._made_at = monotonic()
+            return monotonic() - self._made_at < ROOM_COUNTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +105,7 @@ class VaultKeeper(Protocol):
         """Freeze the extents as they are now. Raises OSError if it cannot."""
 
     def sacrifice(self) -> bool:
-        """Lose every snapshot for the space that it holds; False if there is none."""
+        """Lose every snapshot for the space that it holds; False if there was none just now."""
 
 
 class CopyTarget(ABC):

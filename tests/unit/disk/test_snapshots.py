@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -330,3 +333,30 @@ def test_reflink_snapshots_make_room_for_the_guest(xfs: Path, monkeypatch: pytes
     assert disk._side.used == 0
     disk.close()
     path.unlink()
+
+
+def test_two_writers_meet_a_full_host(either: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: one gives the snapshots up, and the other waits for the room instead of failing."""
+    either.snapshot([Extent(0, CLUSTER)])
+    either.write(0, [b"1" * CLUSTER])
+    full, really_write, really_free = threading.Barrier(2), either._file.write, either._side.free
+    room = threading.Event()
+
+    def write(*arguments: Any) -> None:
+        if not room.is_set():
+            full.wait(20)
+            no_space()
+        really_write(*arguments)
+
+    def free(ranges: Any) -> None:
+        time.sleep(0.1)
+        really_free(ranges)
+        room.set()
+
+    monkeypatch.setattr(either._file, "write", write)
+    monkeypatch.setattr(either._side, "free", free)
+    with ThreadPoolExecutor() as writers:
+        places = (8 * CLUSTER, 9 * CLUSTER)
+        for done in [writers.submit(either.write, place, [b"2" * CLUSTER]) for place in places]:
+            done.result(20)
+    assert contents(either)[8 * CLUSTER : 10 * CLUSTER] == b"2" * 2 * CLUSTER
