@@ -205,10 +205,10 @@ TEXTS: dict[str, Text] = {
         "before its answer. What is in flight stays marked in the in-flight area; the server that is "
         "started next runs it again. Tokens: see `--state`; without it they are unknown (23h/04h) "
         "afterwards, never wrong.",
-        "A pause with virtio-blk and `reconnect=`. A write that was executed before the kill is executed "
-        "a second time, with the same data.",
-        "As Linux. A token copy in progress is asked about with its old list identifier: 24h/00h, and "
-        "Windows falls back to an ordinary copy.",
+        "A pause with virtio-blk and `reconnect=` (QEMU 10: virtio-scsi too). A write that was executed before the "
+        "kill is executed a second time, with the same data.",
+        "As Linux. With `--state` a token copy in progress goes on, and its old list identifier tells how it ended; "
+        "without it the answer is 24h/00h, and Windows falls back to an ordinary copy.",
         (
             "op=WRITE USING TOKEN,nth=1,action=kill-backend,when=after",
             "op=OUT,after=1000,count=1,action=kill-backend",
