@@ -260,6 +260,11 @@ def _id(text: str) -> str:
     return text
 
 
+def export_names(export: Export) -> frozenset[str]:
+    """All that a fault rule may call an export by."""
+    return frozenset({export.id, export.socket, export.socket.rpartition("/")[2]})
+
+
 def free_id(taken: Iterable[str]) -> str:
     """The first of `export0`, `export1`, ... that no other export has."""
     used = set(taken)
@@ -328,7 +333,7 @@ def _check_together(config: ServeConfig) -> None:
     )
     _refuse_twice([export.id for export in config.exports], "two exports have id={}")
     _refuse_twice([export.socket for export in config.exports], "two exports have socket={}")
-    check_rules(config.faults, ids)
+    check_rules(config.faults, ids, {export.id: export_names(export) for export in config.exports})
     for export in config.exports:
         for disk in export.disks:
             if disk not in ids:

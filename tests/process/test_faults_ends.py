@@ -134,6 +134,7 @@ def test_without_guest_control_the_commands_do_not_exist(tmp_path: Path) -> None
     [
         ("action=nothing", "--fault action=nothing: 'nothing' is no action; actions are"),
         ("action=stall,disk=d9", "there is no disk 'd9', only d0, d1"),
+        ("action=stall,export=m2.sock", "there is no export 'm2.sock', only export0, export1, export2"),
         ("stall", "--fault stall: 'stall' is not of the form key=value"),
     ],
 )

@@ -136,6 +136,20 @@ def test_a_delay_on_the_virtual_clock(client: MonitorClient, faults: MonitorFaul
     assert faults.list()[0]["last"] == client.execute("query-odx-clock")["now"] - 3600
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("action=stall,disk=d9", "there is no disk 'd9', only d0, d1"),
+        ("action=stall,export=t.sock", "there is no export 't.sock', only export0, export1, export2"),
+    ],
+)
+def test_a_rule_that_could_never_fire(client: MonitorClient, rule: str, told: str) -> None:
+    """A slip of the pen is refused, as on the command line; what comes later is added before its rules."""
+    with pytest.raises(MonitorFailure, match=told):
+        client.execute("odx-fault-arm", {"rule": rule})
+    assert client.execute("query-odx-faults") == []
+
+
 def test_a_disk_that_comes_later_can_break_too(
     folder: Path, client: MonitorClient, faults: MonitorFaults
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qemu_odx.server.config import BlkExport
+from qemu_odx.server.config import BlkExport, export_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Door:
 
 def door(config: Export, disks: Mapping[str, Disk]) -> Door:
     """An export of some of the disks, which come and go."""
-    names = frozenset({config.id, config.socket, config.socket.rpartition("/")[2]})
+    names = export_names(config)
 
     def block_size(name: str) -> int:
         return disks[name].block_size if name in disks else _BLOCK

@@ -5,11 +5,14 @@ Imports `server/faulting/`. The rules themselves are in `docs/faults`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qemu_odx.faults.book import UnknownRuleError
 from qemu_odx.faults.errors import FaultRuleError
-from qemu_odx.server.faulting.faults import FaultInfo  # noqa: TC001  # annotations are the schema
+from qemu_odx.server.config import export_names
+from qemu_odx.server.faulting.faults import FaultInfo, read_rule
+from qemu_odx.server.faulting.options import check_places
 from qemu_odx.server.monitor.errors import MonitorError
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ def arm(backend: Backend, rule: str | None = None, name: str | None = None) -> F
     if (rule is None) == (name is None):
         raise MonitorError("give either 'rule', to add one, or 'name', to arm one that is there")
     if rule is not None:
-        return _done(backend.faults.add, rule)
+        return _done(partial(_add, backend), rule)
     return _done(backend.faults.arm, name or "")
 
 
@@ -75,6 +78,13 @@ def remove(backend: Backend, name: str) -> FaultInfo:
                        "seen": 2, "fired": 2, "held": 0}}
     """
     return _done(backend.faults.remove, name)
+
+
+def _add(backend: Backend, text: str) -> FaultInfo:
+    rule = read_rule(text)
+    exports = {name: export_names(served.config) for name, served in backend.exports.items()}
+    check_places(rule, list(backend.disks), exports)
+    return backend.faults.enter(rule)
 
 
 def _done(change: Callable[[str], FaultInfo], argument: str) -> FaultInfo:
