@@ -45,7 +45,7 @@ class BeforeWrite:
         self._history = History()
         self._vaults: dict[Frozen, BeforeWriteVault] = {}
         self._copier = Copier(side.file())
-        self._room = RoomMaker()
+        self.room = RoomMaker()
         guard.keeper = self
 
     def take(self, extents: Sequence[Extent]) -> BeforeWriteVault:
@@ -102,7 +102,7 @@ class BeforeWrite:
                 self._copier.copy(self._image, start, where, end - start)
         except OSError:  # the guest's write goes first, so whoever needs the old data has lost it
             self._side.free([(where, where + end - start) for (start, end), where in places])
-            self._room.make(lambda: self._lose(ranges))
+            self.room.make(lambda: self._lose(ranges))
             return
         with self.guard.lock:
             pieces = [p for (start, end), where in places for p in self._history.cut(start, end, where)]
@@ -114,7 +114,7 @@ class BeforeWrite:
 
     def sacrifice(self) -> bool:
         """Lose every snapshot for the space that it holds; False if there was none just now."""
-        return self._room.make(self._lose_all)
+        return self.room.make(self._lose_all)
 
     @contextlib.contextmanager
     def borrow(self, frozen: Frozen, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
@@ -223,9 +223,11 @@ class BeforeWriteVault(Vault):
         self.noted = noted
         self._keeper = keeper
 
-    def borrow(self, extents: Sequence[Extent]) -> contextlib.AbstractContextManager[Sequence[Fragment]]:
+    @contextlib.contextmanager
+    def borrow(self, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
         """Where the data of these parts of the source is."""
-        return self._keeper.borrow(self.frozen, extents)
+        with self._keeper.room.reading(), self._keeper.borrow(self.frozen, extents) as fragments:
+            yield fragments
 
     def held_bytes(self) -> int:
         """Bytes of old data kept for this snapshot alone."""

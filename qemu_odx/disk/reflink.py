@@ -57,7 +57,7 @@ class Reflink:
         self._number = 0
         self._image = image
         self._copier = Copier(side.file())
-        self._room = RoomMaker()
+        self.room = RoomMaker()
 
     def take(self, extents: Sequence[Extent]) -> ReflinkVault:
         """Share the blocks of the extents while no write to them is in flight. Raises OSError."""
@@ -101,7 +101,7 @@ class Reflink:
 
     def sacrifice(self) -> bool:
         """Lose every snapshot, so that the guest's writes need no new blocks; False if there was none just now."""
-        return self._room.make(self._lose_all)
+        return self.room.make(self._lose_all)
 
     def _lose_all(self) -> bool:
         with self.guard.lock:
@@ -132,18 +132,19 @@ class ReflinkVault(Vault):
     @contextlib.contextmanager
     def borrow(self, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
         """Where the data of these parts of the source is."""
-        with self._keeper.guard.lock:
-            if self not in self._keeper.vaults:
-                raise SnapshotLostError("the old data was not kept, or was given back")
-            self._readers += 1
-        try:
-            yield [self._fragment(extent) for extent in extents if extent.length]
-        finally:
+        with self._keeper.room.reading():
             with self._keeper.guard.lock:
-                self._readers -= 1
-                last = not self._readers and self not in self._keeper.vaults
-            if last:
-                self._free()
+                if self not in self._keeper.vaults:
+                    raise SnapshotLostError("the old data was not kept, or was given back")
+                self._readers += 1
+            try:
+                yield [self._fragment(extent) for extent in extents if extent.length]
+            finally:
+                with self._keeper.guard.lock:
+                    self._readers -= 1
+                    last = not self._readers and self not in self._keeper.vaults
+                if last:
+                    self._free()
 
     def held_bytes(self) -> int:
         """Nothing but shared blocks."""

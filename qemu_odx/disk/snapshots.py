@@ -6,6 +6,7 @@ May import `copying.py`, `hostfile.py`, `port.py`. Next: `reflink.py` and `befor
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -32,12 +33,30 @@ class RoomMaker:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._left = threading.Condition()
+        self._readers: set[object] = set()
         self._made_at = float("-inf")
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Data of a snapshot is read inside; whoever makes room waits for the end, and so for the space."""
+        reader = object()
+        with self._left:
+            self._readers.add(reader)
+        try:
+            yield
+        finally:
+            with self._left:
+                self._readers.remove(reader)
+                self._left.notify_all()
 
     def make(self, give_up: Callable[[], bool]) -> bool:
         """Run `give_up`, which says whether there was anything; True if so, now or for another writer just before."""
         with self._lock:
             if give_up():
+                with self._left:
+                    before = set(self._readers)
+                    self._left.wait_for(lambda: not before & self._readers)
                 self._made_at = monotonic()
             return monotonic() - self._made_at < ROOM_COUNTS
 
@@ -67,6 +86,8 @@ class Vault(ABC):
     @abstractmethod
     def borrow(self, extents: Sequence[Extent]) -> AbstractContextManager[Sequence[Fragment]]:
         """Where the data of these parts of the source is, in their order; it stays there inside the context.
+
+        Inside, wait for nobody: a writer without space may be waiting for the end.
 
         Raises:
             SnapshotLostError: the data is gone.

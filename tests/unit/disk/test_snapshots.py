@@ -360,3 +360,30 @@ def test_two_writers_meet_a_full_host(either: FileDisk, monkeypatch: pytest.Monk
         for done in [writers.submit(either.write, place, [b"2" * CLUSTER]) for place in places]:
             done.result(20)
     assert contents(either)[8 * CLUSTER : 10 * CLUSTER] == b"2" * 2 * CLUSTER
+
+
+def test_a_full_host_while_a_copy_reads(either: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The space of a snapshot is there when the step that reads it has ended; the guest's write waits for that."""
+    snapshot = either.snapshot([Extent(0, CLUSTER)])
+    either.write(0, [b"1" * CLUSTER])
+    room, really_write, really_free = threading.Event(), either._file.write, either._side.free
+
+    def write(*arguments: Any) -> None:
+        if not room.is_set():
+            no_space()
+        really_write(*arguments)
+
+    def free(ranges: Any) -> None:
+        really_free(ranges)
+        if ranges:
+            room.set()
+
+    monkeypatch.setattr(either._file, "write", write)
+    monkeypatch.setattr(either._side, "free", free)
+    with ThreadPoolExecutor() as writers:
+        with snapshot._vault.borrow(snapshot.extents):  # type: ignore[attr-defined]
+            writing = writers.submit(either.write, 8 * CLUSTER, [b"2" * CLUSTER])
+            time.sleep(0.1)
+            assert not writing.done()
+        writing.result(20)
+    assert contents(either)[8 * CLUSTER : 9 * CLUSTER] == b"2" * CLUSTER
