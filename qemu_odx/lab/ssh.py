@@ -6,6 +6,7 @@ May import: errors. Connect only after the guest said on its serial port that it
 from __future__ import annotations
 
 import base64
+import logging
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paramiko
+from paramiko.pkey import UnknownKeyType
 
 from qemu_odx.lab.errors import LabError
 
@@ -25,6 +27,9 @@ BANNER_SECONDS = 60.0
 CONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.05
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+# It logs tracebacks of what it raises as well.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,27 @@ class Login:
     user: str = "root"
     private_key: Path | None = None
     host_key: str | None = None
+
+    def offers(self) -> Iterator[paramiko.PKey]:
+        """What there is to offer to the guest. Raises LabError if `private_key` is no key, or wants a passphrase."""
+        if self.private_key is not None:
+            yield _load(self.private_key)
+            return
+        yield from paramiko.Agent().get_keys()
+        for path in (Path.home() / ".ssh" / name for name in USUAL_KEYS):
+            if path.exists():
+                with suppress(LabError):  # one with a passphrase belongs into the agent
+                    yield _load(path)
+
+
+def _load(path: Path) -> paramiko.PKey:
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.SSHException, UnknownKeyType, TypeError, ValueError, OSError) as error:
+        raise LabError(
+            f"{path} cannot be used as a private key ({error})",
+            "give one without a passphrase, or none and hand yours to your ssh agent",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +98,9 @@ class GuestShell:
         except (paramiko.SSHException, OSError) as error:
             self._transport.close()
             raise _not_answering(error) from error
+        except LabError:
+            self._transport.close()
+            raise
 
     def run(
         self,
@@ -167,7 +196,8 @@ def _connect(port: int, deadline: float) -> paramiko.Transport:
             connection = socket.create_connection(("127.0.0.1", port), CONNECT_SECONDS)
             transport = paramiko.Transport(connection)
             transport.banner_timeout = transport.auth_timeout = BANNER_SECONDS
-            transport.start_client(timeout=BANNER_SECONDS)
+            transport.start_client(timeout=BANNER_SECONDS + CONNECT_SECONDS)
+            transport.get_remote_server_key()  # start_client raises nothing when its own time is over
         except (paramiko.SSHException, OSError) as error:
             if transport is not None:
                 transport.close()
@@ -179,9 +209,9 @@ def _connect(port: int, deadline: float) -> paramiko.Transport:
 
 
 def _authenticate(transport: paramiko.Transport, login: Login) -> None:
-    """Offer the key, or one after the other those that ssh(1) would offer."""
+    """Offer one key after the other."""
     refusal: paramiko.SSHException = paramiko.AuthenticationException("there is no ssh key to offer")
-    for key in _keys(login):
+    for key in login.offers():
         try:
             transport.auth_publickey(login.user, key)
         except paramiko.AuthenticationException as error:
@@ -189,17 +219,6 @@ def _authenticate(transport: paramiko.Transport, login: Login) -> None:
         else:
             return
     raise refusal
-
-
-def _keys(login: Login) -> Iterator[paramiko.PKey]:
-    if login.private_key is not None:
-        yield paramiko.PKey.from_path(login.private_key)
-        return
-    yield from paramiko.Agent().get_keys()
-    for path in (Path.home() / ".ssh" / name for name in USUAL_KEYS):
-        if path.exists():
-            with suppress(paramiko.PasswordRequiredException):  # that one belongs into the agent
-                yield paramiko.PKey.from_path(path)
 
 
 def _check_host_key(transport: paramiko.Transport, host_key: str | None) -> None:

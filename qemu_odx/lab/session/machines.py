@@ -54,8 +54,12 @@ class Prepared:
 def prepare(guest: Guest, report: Callable[[str], None]) -> Prepared:
     """Build or find the image of a guest. Raises LabError if there is none."""
     if _is_file(guest.image):
-        image = own_image(guest)
-        return Prepared(guest, image, own_adapter(guest))
+        image, adapter = own_image(guest), own_adapter(guest)
+        if next(adapter.login.offers(), None) is None:
+            raise LabError(
+                "there is no ssh key to log in with", "give a private key, or hand yours to your ssh agent"
+            )
+        return Prepared(guest, image, adapter)
     if guest.image in {WINDOWS, *golden_images()}:
         golden = find_golden(guest.image)
         return Prepared(guest, golden.disk_image, golden.adapter)
