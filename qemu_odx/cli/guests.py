@@ -56,6 +56,7 @@ def exec_(*, guest: str, words: tuple[str, ...], time_out: float, as_json: bool)
 
     One word is a line for the guest's shell; several are a program and its arguments.
     """
+    words = words[words[0] == "--" :]
     try:
         found = find_guest(guest)[1]
         line = words[0] if len(words) == 1 else adapter_of(found).command(words)

@@ -160,6 +160,7 @@ class GuestShell:
     def download(self, source: str, target: Path) -> None:
         """Copy the guest's file `source` to `target`. Raises LabError if there is none."""
         with self._files(f"fetch {source} from the guest") as sftp:
+            sftp.open(source).close()  # get() would empty the target first
             sftp.get(source, str(target))
 
     @contextmanager

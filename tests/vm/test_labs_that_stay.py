@@ -105,6 +105,7 @@ def test_commands_run_in_the_guest_that_is_meant(labs: Scratch) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (9, "out\n", "err\n")
     done = labs.run("exec", "--json", "one", "printf", "%s", "a b")
     assert json.loads(done.stdout) == {"exit": 0, "stdout": "a b", "stderr": ""}
+    assert labs.run("exec", "one", "--", "sh", "-c", "exit 7").returncode == 7
 
 
 def test_disk_is_shared_by_two_guests(labs: Scratch) -> None:
@@ -124,6 +125,7 @@ def test_files_are_copied_both_ways(labs: Scratch) -> None:
     done = labs.run("cp", "pair/b:/nowhere", str(back))
     assert done.returncode == 1
     assert "cannot fetch /nowhere" in done.stderr
+    assert back.read_bytes() == file.read_bytes()
     assert "one side must be in a guest" in labs.run("cp", str(file), str(back)).stderr
 
 
