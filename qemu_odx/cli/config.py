@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 
+from qemu_odx.lab.catalogue import check_name
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import disk_argument, export_argument
 from qemu_odx.lab.config.table import LabFileError
+from qemu_odx.lab.errors import LabError
 from qemu_odx.server.config import parse_disk, parse_export
 from qemu_odx.server.faulting.options import parse_fault
 from qemu_odx.server.options import split_options
@@ -35,7 +37,12 @@ PARSERS: Mapping[str, Callable[[dict[str, str]], object]] = {
 
 
 def check_option(option: str, value: str) -> None:
-    """Raise ValueError if `qemu-odx serve` would not take an option."""
+    """Raise ValueError if `qemu-odx serve` would not take an option, or if there is no image for `--guest`."""
+    if option == "--guest":
+        try:
+            check_name(value)
+        except LabError as error:
+            raise ValueError(f"image: {error}") from error
     if option in PARSERS:
         PARSERS[option](split_options(value))
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import rich_click as click
 
 from qemu_odx.cli.config import check_option
+from qemu_odx.lab.catalogue import check_name
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import ACCELERATORS, FIRMWARES, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
 from qemu_odx.lab.config.options import DEFAULT_DISKS, WINE_DISKS, LabOptionError, disks_and_exports
 from qemu_odx.lab.config.table import LabFileError
+from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.session.outcome import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from qemu_odx.lab.errors import LabError
 
 _OPTIONS = (
     click.option(
@@ -132,6 +132,8 @@ class LabChoice:
             raise LabOptionError(
                 "--ssh, --key, --os and --firmware belong to --image", "name your image, or leave them out"
             )
+        if self.image is None:
+            _require_image(self.guest)
         user, port = parse_login(self.ssh or "root@22")
         default = Guest("guest", self.guest, ())
         return Guest(
@@ -146,6 +148,13 @@ class LabChoice:
             port=port,
             private_key=self.key,
         )
+
+
+def _require_image(name: str) -> None:
+    try:
+        check_name(name)
+    except LabError as error:
+        raise LabOptionError(f"--guest {name}: {error.cause}", error.cure) from error
 
 
 def parse_login(text: str) -> tuple[str, int]:

@@ -83,6 +83,13 @@ def _facts(folder: Path) -> dict[str, Any]:
     return read_facts(folder) if (folder / FACTS).exists() else {}
 
 
+def check_name(name: str) -> None:
+    """Raise LabError if no image is called `name`, built or not."""
+    known = [*tomllib.loads((data_folder("vm_images") / "images.toml").read_text()), *golden_images()]
+    if name not in known:
+        raise LabError(f"there is no image called {name}", f"choose from: {', '.join(dict.fromkeys(known))}")
+
+
 def find_entry(name: str) -> Entry:
     """The image called `name`. Raises LabError if there is no such name."""
     known = entries()

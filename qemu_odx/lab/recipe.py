@@ -94,7 +94,7 @@ def load_recipe(name: str, host: Host) -> Recipe:
 def _tables(recipes: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The table called `name`, behind those that it extends."""
     if name not in recipes:
-        raise LabError(f"there is no image recipe called {name}", "choose one of vm_images/images.toml")
+        raise LabError(f"there is no image recipe called {name}", f"choose from: {', '.join(recipes)}")
     table = recipes[name]
     return [*(_tables(recipes, table["extends"]) if "extends" in table else ()), table]
 

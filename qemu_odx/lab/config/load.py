@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     Check = Callable[[str, str], None]
 
 SECTIONS = ("lab", "disk", "export", "guest", "fault")
-GUEST_KEYS = ("image", "exports", "memory", "cpus", "os", "firmware", "user", "port", "key")
+IMAGE_KEYS = ("os", "firmware", "user", "port", "key")
+GUEST_KEYS = ("image", "exports", "memory", "cpus", *IMAGE_KEYS)
 LUN = re.compile(r"lun(\d+)")
 _AT = re.compile(r"\(at line (\d+), column \d+\)")
 SOMEWHERE = "somewhere"  # stands for paths not known yet when options are checked
@@ -52,7 +53,7 @@ def load_lab(file: Path, check: Check = _accept) -> Lab:
     Args:
         file: the file.
         check: called with `--disk`, `--export` or `--fault` and its value; raises ValueError if the server would
-            not take it.
+            not take it. Called with `--guest` and the name of an image too.
 
     Raises:
         LabFileError: with file, line and key.
@@ -65,7 +66,7 @@ def load_lab(file: Path, check: Check = _accept) -> Lab:
     if not disks:
         root.fail(None, "there is no disk", 'write [disk.d0] and size = "1G"')
     exports = _exports(root, [disk.name for disk in disks], check)
-    guests = _guests(root, [export.name for export in exports])
+    guests = _guests(root, [export.name for export in exports], check)
     return Lab(
         disks=tuple(disks),
         exports=tuple(_of_its_guest(export, guests) for export in exports),
@@ -96,13 +97,15 @@ def _parsed(file: Path) -> Table:
 
 def _disk(name: str, table: Table, check: Check) -> Disk:
     path = table.file.parent / table.text("path", "") if "path" in table.data else None
-    if path is None and "size" not in table.data:
-        table.fail(None, "has neither path nor size", 'write size = "1G" for a disk that goes with the run')
     if "id" in table.data:
         table.fail("id", "is the table's name", f"write [disk.{table.data['id']}] above")
     options = {key: table.option(key) for key in table.data if key != "path"}
     disk = Disk(name, path, {"serial": f"odx-{name}"[:20], **options})
     _checked(table, check, "--disk", disk_argument(disk, path or table.file.parent / SOMEWHERE))
+    if path is None and "size" not in table.data:
+        table.fail(None, "has neither path nor size", 'write size = "1G" for a disk that goes with the run')
+    if path is not None and "size" not in table.data and not path.exists():
+        table.fail("path", f"there is no {path}", "correct it, or add size to have it made")
     return disk
 
 
@@ -160,12 +163,12 @@ def _existing(table: Table, key: str, name: str, among: Sequence[str]) -> str:
     return name
 
 
-def _guests(root: Table, exports: Sequence[str]) -> list[Guest]:
+def _guests(root: Table, exports: Sequence[str], check: Check) -> list[Guest]:
     """Those in the file; without any, one Linux guest that has all exports."""
     taken: dict[str, str] = {}
     guests = []
     for name, table in root.tables("guest"):
-        guests.append(_guest(name, table, exports))
+        guests.append(_guest(name, table, exports, check))
         for export in guests[-1].exports:
             if export in taken:
                 table.fail(
@@ -175,12 +178,11 @@ def _guests(root: Table, exports: Sequence[str]) -> list[Guest]:
     return guests or [Guest("guest", "linux", tuple(exports))]
 
 
-def _guest(name: str, table: Table, exports: Sequence[str]) -> Guest:
+def _guest(name: str, table: Table, exports: Sequence[str], check: Check) -> Guest:
     table.known(GUEST_KEYS)
-    image = table.text("image", "linux")
     return Guest(
         name=name,
-        image=str(table.file.parent / image) if "/" in image or "." in image else image,
+        image=_image(table, check),
         exports=tuple(_existing(table, "exports", export, exports) for export in table.texts("exports", ())),
         memory=table.size("memory", DEFAULT_MEMORY),
         cpus=table.number("cpus", 2, 1, 255),
@@ -188,8 +190,28 @@ def _guest(name: str, table: Table, exports: Sequence[str]) -> Guest:
         firmware=table.choice("firmware", FIRMWARES, "bios"),
         user=table.text("user", "root"),
         port=table.number("port", 22, 1, 65535),
-        private_key=table.file.parent / table.text("key", "") if "key" in table.data else None,
+        private_key=_file(table, "key") if "key" in table.data else None,
     )
+
+
+def _image(table: Table, check: Check) -> str:
+    """The path of the user's, or a name of the lab's; only the former says who is in it."""
+    image = table.text("image", "linux")
+    if "/" in image or "." in image:
+        return str(_file(table, "image"))
+    _checked(table, check, "--guest", image)
+    for key in IMAGE_KEYS:
+        if key in table.data:
+            table.fail(key, "is said of a disk image only", "name your file as image, or leave it out")
+    return image
+
+
+def _file(table: Table, key: str) -> Path:
+    """A file that is there."""
+    path = (table.file.parent / table.text(key, "")).absolute()
+    if not path.is_file():
+        table.fail(key, f"there is no file {path}", "correct the path; it is relative to this file")
+    return path
 
 
 def _fault(table: Table, check: Check) -> str:

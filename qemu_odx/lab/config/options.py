@@ -76,6 +76,11 @@ def split(text: str) -> dict[str, str]:
 def _disk(text: str, name: str, given: Mapping[str, str], here: Path) -> Disk:
     path = here / given["path"] if "path" in given else None
     _require(text, path is not None or "size" in given, "it has neither path= nor size=")
+    _require(
+        text,
+        path is None or "size" in given or path.exists(),
+        f"there is no {path}; add size= to have it made",
+    )
     options = {key: value for key, value in given.items() if key != "path"}
     return Disk(name, path, {"serial": f"odx-{name}"[:20], **options})
 

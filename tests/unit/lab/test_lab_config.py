@@ -60,7 +60,10 @@ exports = ["second"]
 
 
 def written(tmp_path: Path, text: str) -> Path:
-    """A lab's file."""
+    """A lab's file, and beside it the files of the user's that it may name."""
+    (tmp_path / "images").mkdir(exist_ok=True)
+    for name in ("mine.qcow2", "id", "win.qcow2", "id_ed25519", "images/b.img"):
+        (tmp_path / name).touch()
     file = tmp_path / "odx.toml"
     file.write_text(text)
     return file
@@ -133,6 +136,8 @@ WRONG = {
     "no disk": ("", 0, "", "there is no disk"),
     "no size": ("\n[disk.d0]\nserial = 'x'\n", 2, "disk.d0", "neither path nor size"),
     "bad size": ('[disk.d0]\n# it is large\nsize = "1X"\n', 3, "disk.d0.size", "is no size"),
+    "unknown option first": ('[disk.d0]\nsise = "1M"\n', 2, "disk.d0.sise", "unknown key 'sise'"),
+    "no file": ('[disk.d0]\npath = "none.img"\n', 2, "disk.d0.path", "add size to have it made"),
     "unknown option": (f"{DISK}sise = 3\n", 3, "disk.d0.sise", "unknown key 'sise'"),
     "option's type": (f"{DISK}serial = {{a = 1}}\n", 3, "disk.d0.serial", "neither text, number"),
     "disk's name": ('[disk."a b"]\nsize = "1M"\n', 1, "disk.a b", "is no name"),
@@ -148,6 +153,10 @@ WRONG = {
     "no lun0": (f'{DISK}[export.e]\nlun1 = "d0"\n', 3, "export.e", "lun0"),
     "blk": (f'{DISK}[export.e]\ntype = "vhost-user-blk"\n', 3, "export.e.disk", "is missing"),
     "queues": (f"{DISK}[export.e]\nnum-queues = 0\n", 4, "export.e.num-queues", "'0' is not a number"),
+    "image": (f'{DISK}[guest.g]\nimage = "linucks"\n', 4, "guest.g.image", "choose from: linux, "),
+    "image file": (f'{DISK}[guest.g]\nimage = "a.img"\n', 4, "guest.g.image", "there is no file /"),
+    "key": (f'{DISK}[guest.g]\nimage = "mine.qcow2"\nkey = "x"\n', 5, "guest.g.key", "no file /"),
+    "user of ours": (f'{DISK}[guest.g]\nuser = "joe"\n', 4, "guest.g.user", "of a disk image only"),
     "guest key": (f"{DISK}[guest.g]\nram = 1\n", 4, "guest.g.ram", "unknown key"),
     "memory": (f'{DISK}[guest.g]\nmemory = "much"\n', 4, "guest.g.memory", "is no size"),
     "cpus": (f"{DISK}[guest.g]\ncpus = 0\n", 4, "guest.g.cpus", "from 1 to 255"),
@@ -174,6 +183,15 @@ def test_errors_have_file_line_and_key(tmp_path: Path, text: str, line: int, key
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"{file}:{line}: " if line else f"{file}: ")
     assert caught.value.cure
+
+
+def test_any_file_can_be_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is called, and wherever the user is."""
+    (tmp_path / "disk.vhd").touch()
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, f'{DISK}[guest.g]\nimage = "disk.vhd"\n')
+    (guest,) = load_lab(Path("odx.toml"), check_option).guests
+    assert guest.image == str(tmp_path / "disk.vhd")
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -230,6 +248,7 @@ def test_positions() -> None:
 
 def test_disk_options(tmp_path: Path) -> None:
     """Disks on either bus or both; a path is relative to where the user is."""
+    (tmp_path / "b.img").touch()
     options = ["size=1M,bus=scsi+blk,mailbox=on", "id=b,path=b.img,serial=it", "size=1M,bus=blk"]
     disks, exports = disks_and_exports(options, tmp_path, check_option)
     assert [disk.name for disk in disks] == ["d0", "b", "d2"]
@@ -257,6 +276,7 @@ def test_disks_nobody_asked_for(tmp_path: Path) -> None:
         ("size", "write key=value"),
         ("size=1X", "is no size"),
         ("serial=x", "neither path= nor size="),
+        ("path=none.img", "none.img; add size= to have it made"),
         ("size=1M,bus=ide", "take scsi or blk"),
         ("size=1M,colour=red", "unknown key 'colour'"),
         ("size=1M,bus=blk,mailbox=7", "no place for a mailbox"),

@@ -324,6 +324,13 @@ def test_options_of_an_image_need_one(options: tuple[str, ...]) -> None:
         chosen(*options).lab()
 
 
+def test_image_that_is_none_is_wrong_usage() -> None:
+    """Nothing is started or kept for a slip of the pen."""
+    done = CliRunner().invoke(run_command, ["--guest", "linucks", "odx_copy.py"])
+    assert done.exit_code == ExitCode.USAGE
+    assert "--guest linucks: there is no image called linucks; choose from: linux, " in done.stderr
+
+
 @pytest.mark.parametrize("login", ["root", "root@", "@22", "root@x", "root@70000"])
 def test_logins_that_are_none(login: str, tmp_path: Path) -> None:
     """USER@PORT."""
