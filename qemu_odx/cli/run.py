@@ -88,7 +88,7 @@ class _WithExamples(click.RichCommand):
     metavar="DIR",
     help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 @click.option("--list", "listing", is_flag=True, help="List our scripts for this guest and end.")
 @click.argument("script", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -115,7 +115,7 @@ def run(
         guest = _the_guest(lab, on)
         system = system_of(guest)
         if listing or script is None:
-            _list(system, listing=listing)
+            _list(system, listing=listing, as_json=as_json)
         what = find_script(script or "", arguments, system)
     except LabError as error:
         fail("run", error, 2)
@@ -143,10 +143,10 @@ def _the_guest(lab: Lab, name: str | None) -> Guest:
     raise LabError(f"the lab has no guest {name}", f"take one of {', '.join(g.name for g in lab.guests)}")
 
 
-def _list(system: str, *, listing: bool) -> NoReturn:
+def _list(system: str, *, listing: bool, as_json: bool) -> NoReturn:
     if not listing:
         raise click.UsageError("say which SCRIPT; --list lists ours")
-    click.echo("\n".join(scripts(system)))
+    click.echo(json.dumps(scripts(system)) if as_json else "\n".join(scripts(system)))
     sys.exit(0)
 
 

@@ -212,6 +212,8 @@ def test_listed_scripts_can_be_run() -> None:
     assert "odx-doctor.ps1" in scripts("windows")
     done = CliRunner().invoke(run_command, ["--list"])
     assert done.stdout.split() == scripts("linux")
+    done = CliRunner().invoke(run_command, ["--list", "--json"])
+    assert json.loads(done.stdout) == scripts("linux")
 
 
 class FakeGuest:
@@ -328,7 +330,7 @@ def test_image_that_is_none_is_wrong_usage() -> None:
     """Nothing is started or kept for a slip of the pen."""
     done = CliRunner().invoke(run_command, ["--guest", "linucks", "odx_copy.py"])
     assert done.exit_code == ExitCode.USAGE
-    assert "--guest linucks: there is no image called linucks; choose from: linux, " in done.stderr
+    assert "there is no image called linucks; choose from: linux, " in done.stderr
 
 
 @pytest.mark.parametrize("login", ["root", "root@", "@22", "root@x", "root@70000"])
