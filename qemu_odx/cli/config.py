@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,7 +17,8 @@ from qemu_odx.lab.catalogue import check_name
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import disk_argument, export_argument
 from qemu_odx.lab.config.table import LabFileError
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import UsageError
+from qemu_odx.lab.session.machines import memory_of
 from qemu_odx.server.config import parse_disk, parse_export
 from qemu_odx.server.faulting.options import parse_fault
 from qemu_odx.server.options import split_options
@@ -41,7 +43,7 @@ def check_option(option: str, value: str) -> None:
     if option == "--guest":
         try:
             check_name(value)
-        except LabError as error:
+        except UsageError as error:
             raise ValueError(f"image: {error}") from error
     if option in PARSERS:
         PARSERS[option](split_options(value))
@@ -80,6 +82,7 @@ def show(*, file: Path, as_json: bool) -> None:
         lab = load_lab(file, check_option)
     except LabFileError as error:
         _fail(error, as_json=as_json)
+    lab = replace(lab, guests=tuple(replace(guest, memory=memory_of(guest)) for guest in lab.guests))
     if as_json:
         click.echo(json.dumps(lab.as_json(), default=str))
         return
@@ -93,7 +96,7 @@ def show(*, file: Path, as_json: bool) -> None:
     for guest in lab.guests:
         devices = ", ".join(guest.exports) or "no device of ours"
         click.echo(
-            f"guest {guest.name}: {guest.image}, {guest.memory >> 20} MiB, {guest.cpus} cpus, {devices}"
+            f"guest {guest.name}: {guest.image}, {memory_of(guest) >> 20} MiB, {guest.cpus} cpus, {devices}"
         )
 
 

@@ -18,12 +18,13 @@ from qemu_odx.lab.catalogue import check_name
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import ACCELERATORS, FIRMWARES, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
 from qemu_odx.lab.config.options import DEFAULT_DISKS, WINE_DISKS, LabOptionError, disks_and_exports
-from qemu_odx.lab.config.table import LabFileError
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import UsageError
 from qemu_odx.lab.session.outcome import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from qemu_odx.lab.errors import LabError
 
 _OPTIONS = (
     click.option(
@@ -68,7 +69,9 @@ _OPTIONS = (
         "--connect", metavar="URI", help="libvirt's, with --machine libvirt (default: qemu:///session)."
     ),
     click.option("--accel", type=click.Choice(ACCELERATORS), help="kvm, tcg, or what works (auto)."),
-    click.option("--memory", type=click.IntRange(64), metavar="MIB", help="RAM of the guest (512)."),
+    click.option(
+        "--memory", type=click.IntRange(64), metavar="MIB", help="RAM of the guest (512; of Windows 4096)."
+    ),
     click.option("--cpus", type=click.IntRange(1, 255), metavar="N", help="Processors of the guest (2)."),
 )
 
@@ -97,6 +100,7 @@ class LabChoice:
         Raises:
             LabFileError: its file is not right.
             LabOptionError: the options are not.
+            UsageError: they name an image that there is not.
         """
         lab = self._from_options() if self.file is None else self._from_file(self.file)
         machine, accelerator = self.machine or lab.machine, self.accel or lab.accelerator
@@ -133,14 +137,14 @@ class LabChoice:
                 "--ssh, --key, --os and --firmware belong to --image", "name your image, or leave them out"
             )
         if self.image is None:
-            _require_image(self.guest)
+            check_name(self.guest)
         user, port = parse_login(self.ssh or "root@22")
         default = Guest("guest", self.guest, ())
         return Guest(
             "guest",
             str(Path(self.image).absolute()) if self.image else self.guest,
             (),
-            memory=self.memory * MEBIBYTE if self.memory else default.memory,
+            memory=self.memory * MEBIBYTE if self.memory else None,
             cpus=self.cpus or default.cpus,
             system=self.system or "linux",
             firmware=self.firmware or "bios",
@@ -148,13 +152,6 @@ class LabChoice:
             port=port,
             private_key=self.key,
         )
-
-
-def _require_image(name: str) -> None:
-    try:
-        check_name(name)
-    except LabError as error:
-        raise LabOptionError(f"--guest {name}: {error.cause}", error.cure) from error
 
 
 def parse_login(text: str) -> tuple[str, int]:
@@ -190,4 +187,4 @@ def complain(command: str, error: LabError) -> None:
 def fail(command: str, error: LabError, code: int = ExitCode.FAILED) -> NoReturn:
     """Complain and end; wrong files and options are wrong usage."""
     complain(command, error)
-    sys.exit(ExitCode.USAGE if isinstance(error, LabFileError | LabOptionError) else code)
+    sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else code)

@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, UsageError
 from qemu_odx.lab.manifest import FACTS, damaged_files, read_facts
 from qemu_odx.lab.paths import data_folder, images_folder
 from qemu_odx.lab.recipe import load_recipe, this_host
@@ -84,10 +84,12 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def check_name(name: str) -> None:
-    """Raise LabError if no image is called `name`, built or not."""
+    """Raise UsageError if no image is called `name`, built or not."""
     known = [*tomllib.loads((data_folder("vm_images") / "images.toml").read_text()), *golden_images()]
     if name not in known:
-        raise LabError(f"there is no image called {name}", f"choose from: {', '.join(dict.fromkeys(known))}")
+        raise UsageError(
+            f"there is no image called {name}", f"choose from: {', '.join(dict.fromkeys(known))}"
+        )
 
 
 def find_entry(name: str) -> Entry:

@@ -30,6 +30,10 @@ class LabError(Exception):
         self.logs: Path | None = None
 
 
+class UsageError(LabError):
+    """What the user asked for cannot be on any machine, or names what is not there: an image, a file, a key."""
+
+
 class MissingError(LabError):
     """This machine lacks a program, a file or a right that is needed; `qemu-odx doctor` tells which others."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.pkey import UnknownKeyType
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,14 +47,14 @@ class Login:
     host_key: str | None = None
 
     def offers(self) -> Iterator[paramiko.PKey]:
-        """What there is to offer to the guest. Raises LabError if `private_key` is no key, or wants a passphrase."""
+        """What there is to offer to the guest. Raises UsageError if `private_key` is none, or is locked."""
         if self.private_key is not None:
             yield _load(self.private_key)
             return
         yield from paramiko.Agent().get_keys()
         for path in (Path.home() / ".ssh" / name for name in USUAL_KEYS):
             if path.exists():
-                with suppress(LabError):  # one with a passphrase belongs into the agent
+                with suppress(UsageError):  # one with a passphrase belongs into the agent
                     yield _load(path)
 
 
@@ -62,7 +62,7 @@ def _load(path: Path) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(path)
     except (paramiko.SSHException, UnknownKeyType, TypeError, ValueError, OSError) as error:
-        raise LabError(
+        raise UsageError(
             f"{path} cannot be used as a private key ({error})",
             "give one without a passphrase, or none and hand yours to your ssh agent",
         ) from error

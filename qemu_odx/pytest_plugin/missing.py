@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def skipped_if_missing(*, require: bool) -> Iterator[None]:
-    """Turn a `LabError` from looking for something into a skip with its cause and cure; a failure if `require`."""
+    """Turn a `LabError` from looking for something into a skip with its cause and cure; a failure if `require`.
+
+    Raises:
+        UsageError: what is looked for is on no machine; a slip of the pen must not skip every test.
+    """
     try:
         yield
+    except UsageError:
+        raise
     except LabError as error:
         reason = f"qemu-odx: {error}"
         if require:

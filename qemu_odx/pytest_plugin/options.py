@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 KEEP: Final = ("failed", "all", "none")
 MACHINES: Final = ("qemu", "libvirt")
 SYSTEMS: Final = ("linux", "windows")
+FIRMWARES: Final = ("bios", "uefi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class OdxOptions:
         port: the port in it of its ssh server.
         key: the private key that it accepts.
         system: what is in it ("linux" or "windows").
+        firmware: what starts it ("bios" or "uefi").
         machine: who runs QEMU: "qemu" (we do) or "libvirt".
         libvirt_uri: which libvirt.
         fresh: a guest of its own for each test.
@@ -44,6 +46,7 @@ class OdxOptions:
     port: int
     key: Path | None
     system: str
+    firmware: str
     machine: str
     libvirt_uri: str
     fresh: bool
@@ -59,6 +62,7 @@ _TEXTS: Final = {
     "ssh": ("USER@PORT", "root@22", "who logs in to --odx-image, and the port of its ssh server"),
     "key": ("FILE", "", "private key that --odx-image accepts"),
     "os": ("NAME", "linux", f"what is in --odx-image: {' or '.join(SYSTEMS)}"),
+    "firmware": ("NAME", "bios", f"what starts --odx-image: {' or '.join(FIRMWARES)}"),
     "machine": ("NAME", "qemu", f"who runs QEMU: {' or '.join(MACHINES)}"),
     "libvirt-uri": ("URI", "qemu:///session", "which libvirt"),
     "keep": ("WHICH", "failed", f"artefacts of which tests are kept: {', '.join(KEEP)}"),
@@ -69,7 +73,7 @@ _FLAGS: Final = {
     "boot": "boot every guest; do not resume a saved one",
     "require": "what this machine lacks is a failure and not a skip",
 }
-_CHOICES: Final = {"machine": MACHINES, "keep": KEEP, "os": SYSTEMS}
+_CHOICES: Final = {"machine": MACHINES, "keep": KEEP, "os": SYSTEMS, "firmware": FIRMWARES}
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -97,17 +101,19 @@ def read_options(config: pytest.Config) -> OdxOptions:
         if text[name] not in choices:
             raise ValueError(f"odx_{name} = {text[name]} in the ini file: choose one of {', '.join(choices)}")
     user, port = _login(text["ssh"])
-    image = _path(config, text["image"])
-    if image is not None and not image.is_file():
-        raise ValueError(f"--odx-image {image}: there is no such file")
+    image, key = _path(config, text["image"]), _path(config, text["key"])
+    for option, path in (("--odx-image", image), ("--odx-key", key)):
+        if path is not None and not path.is_file():
+            raise ValueError(f"{option} {path}: there is no such file")
     flag = {name: _flag(config, name) for name in _FLAGS}
     return OdxOptions(
         guest=text["guest"],
         image=image,
         user=user,
         port=port,
-        key=_path(config, text["key"]),
+        key=key,
         system=text["os"],
+        firmware=text["firmware"],
         machine=text["machine"],
         libvirt_uri=text["libvirt-uri"],
         keep=text["keep"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.accelerator import choose_accelerator
+from qemu_odx.lab.config.model import MEBIBYTE, WINDOWS_MEMORY
 from qemu_odx.lab.config.model import Guest as GuestWish
 from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.live import LiveGuest
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 PORTS = 8
 """Devices that can be plugged in at once."""
-LAB_MEMORY, OWN_MEMORY, WINDOWS_MEMORY = 384, 1024, 4096
+LAB_MEMORY, OWN_MEMORY = 384, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def start(order: GuestOrder, options: OdxOptions) -> Started:
     """A guest as ordered. What this machine lacks for it is a skip, or a failure if the user wants that.
 
     Raises:
+        UsageError: there is no such image, or no key for it.
         LabError: the guest does not come up.
     """
     with skipped_if_missing(require=options.require):
@@ -103,7 +105,7 @@ def start(order: GuestOrder, options: OdxOptions) -> Started:
 def _enough_memory(image: Image | DiskImage) -> int:
     """Mebibytes: a saved guest is resumed the sooner the less it has."""
     if isinstance(image, DiskImage):
-        return WINDOWS_MEMORY if image.system == "windows" else OWN_MEMORY
+        return WINDOWS_MEMORY // MEBIBYTE if image.system == "windows" else OWN_MEMORY
     return LAB_MEMORY
 
 
@@ -114,6 +116,7 @@ def _wish(order: GuestOrder, options: OdxOptions) -> GuestWish:
         order.image,
         (),
         system=options.system,
+        firmware=options.firmware,
         user=options.user,
         port=options.port,
         private_key=options.key,

@@ -165,7 +165,7 @@ def test_the_ini_file_and_the_command_line(inner: Inner, pytester: pytest.Pytest
     result = inner(text)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*odx_keep = some*choose one of failed, all, none*"])
-    for wrong in ("--odx-machine=vmware", "--odx-ssh=root", "--odx-image=nowhere.qcow2"):
+    for wrong in ("--odx-machine=vmware", "--odx-ssh=root", "--odx-image=nowhere.qcow2", "--odx-key=none"):
         assert inner(text, wrong).ret == pytest.ExitCode.USAGE_ERROR
 
 

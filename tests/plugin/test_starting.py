@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from paramiko import RSAKey
 
-from qemu_odx.lab.disk_image import DiskImage
+from qemu_odx.lab.disk_image import DiskImage, find_firmware
+from qemu_odx.lab.errors import UsageError
 from qemu_odx.lab.machines.libvirt import LibvirtMachine
 from qemu_odx.lab.machines.qemu import QemuMachine
 from qemu_odx.pytest_plugin import starting
@@ -36,6 +38,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OdxOptions:
     """Those of a user with a disk image."""
     image = tmp_path / "own.img"
     image.write_bytes(bytes(4096))
+    RSAKey.generate(1024).write_private_key_file(str(tmp_path / "key"))
     monkeypatch.setattr(starting, "LiveGuest", Booted)
     return OdxOptions(
         guest="linux",
@@ -44,6 +47,7 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OdxOptions:
         port=2022,
         key=tmp_path / "key",
         system="linux",
+        firmware="bios",
         machine="qemu",
         libvirt_uri="qemu:///session",
         fresh=False,
@@ -71,6 +75,25 @@ def test_the_users_own_image(options: OdxOptions, system: str, bus: str, memory:
         assert "system disk is written to" in started.reason
     finally:
         started.end()
+
+
+def test_the_users_own_image_started_by_uefi(options: OdxOptions) -> None:
+    """As nearly every Windows is."""
+    started = start(GuestOrder(str(options.image)), replace(options, system="windows", firmware="uefi"))
+    try:
+        machine = started.live.machine
+        assert isinstance(machine, QemuMachine)
+        assert isinstance(machine._spec.image, DiskImage)
+        assert machine._spec.image.firmware == find_firmware()
+    finally:
+        started.end()
+
+
+@pytest.mark.parametrize("image", ["linucks", "none.qcow2"])
+def test_a_slip_of_the_pen_is_no_skip(options: OdxOptions, image: str) -> None:
+    """No machine has it, and a green run in which all is skipped is believed."""
+    with pytest.raises(UsageError, match="there is no image"):
+        start(GuestOrder(image), options)
 
 
 def test_a_domain_of_libvirt(options: OdxOptions) -> None:

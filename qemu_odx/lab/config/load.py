@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from qemu_odx.lab.config.model import (
     ACCELERATORS,
     BLK,
-    DEFAULT_MEMORY,
     FIRMWARES,
     KINDS,
     MACHINES,
@@ -184,7 +183,7 @@ def _guest(name: str, table: Table, exports: Sequence[str], check: Check) -> Gue
         name=name,
         image=_image(table, check),
         exports=tuple(_existing(table, "exports", export, exports) for export in table.texts("exports", ())),
-        memory=table.size("memory", DEFAULT_MEMORY),
+        memory=table.size("memory") if "memory" in table.data else None,
         cpus=table.number("cpus", 2, 1, 255),
         system=table.choice("os", SYSTEMS, "linux"),
         firmware=table.choice("firmware", FIRMWARES, "bios"),

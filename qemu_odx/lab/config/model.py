@@ -19,7 +19,7 @@ ACCELERATORS = ("auto", "kvm", "tcg")
 SYSTEMS = ("linux", "windows")
 FIRMWARES = ("bios", "uefi")
 MEBIBYTE = 1 << 20
-DEFAULT_MEMORY = 512 * MEBIBYTE
+DEFAULT_MEMORY, WINDOWS_MEMORY = 512 * MEBIBYTE, 4096 * MEBIBYTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Guest:
         name: unique in the lab.
         image: a recipe of vm_images/images.toml, or the path of a disk image.
         exports: the names of its devices.
-        memory: bytes.
+        memory: bytes; None: what suits what is in it.
         cpus: processors.
         system: "linux" or "windows", for a disk image.
         firmware: "bios" or "uefi", for a disk image.
@@ -74,7 +74,7 @@ class Guest:
     name: str
     image: str
     exports: tuple[str, ...]
-    memory: int = DEFAULT_MEMORY
+    memory: int | None = None
     cpus: int = 2
     system: str = "linux"
     firmware: str = "bios"

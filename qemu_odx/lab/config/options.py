@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.config.model import BLK, SCSI, Disk, Export
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ BLK_ONLY = ("mailbox",)
 SOMEWHERE = "somewhere"
 
 
-class LabOptionError(LabError):
+class LabOptionError(UsageError):
     """An option of the command line is not as it must be."""
 
 

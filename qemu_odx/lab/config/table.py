@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -23,7 +23,7 @@ _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
-class LabFileError(LabError):
+class LabFileError(UsageError):
     """Something in a lab's file is not as it must be.
 
     Attributes:
@@ -122,9 +122,9 @@ class Table:
             self.fail(key, f"{value!r} is out of range", f"take a number from {least} to {most}")
         return value
 
-    def size(self, key: str, default: int) -> int:
+    def size(self, key: str) -> int:
         """Bytes: a number, or a text such as "512M"."""
-        value = self.data.get(key, default)
+        value = self.data[key]
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
         size = int(match[1]) << _SHIFTS[match[2].upper()] if match else value
         if not isinstance(size, int) or isinstance(size, bool) or size <= 0:

@@ -1,6 +1,6 @@
 """A machine and the kind of guest on it, for a guest of a lab's description.
 
-May import: errors, image, disk_image, qemu, adapters, machines, config/model. Next: `running.py` boots it.
+May import: errors, catalogue, image, disk_image, qemu, adapters, machines, config/model. Next: `running.py` boots it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from qemu_odx.lab.accelerator import choose_accelerator
 from qemu_odx.lab.adapters.linux import LinuxAdapter, lab_linux
 from qemu_odx.lab.adapters.windows import WindowsAdapter
 from qemu_odx.lab.adapters.wine import lab_wine
-from qemu_odx.lab.config.model import MEBIBYTE, SCSI
+from qemu_odx.lab.catalogue import check_name
+from qemu_odx.lab.config.model import DEFAULT_MEMORY, MEBIBYTE, SCSI, WINDOWS_MEMORY
 from qemu_odx.lab.disk_image import DiskImage, find_firmware
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import UsageError
 from qemu_odx.lab.image import ensure_image
 from qemu_odx.lab.machines.libvirt import LibvirtMachine
 from qemu_odx.lab.machines.qemu import QemuMachine
@@ -52,17 +53,23 @@ class Prepared:
 
 
 def prepare(guest: Guest, report: Callable[[str], None]) -> Prepared:
-    """Build or find the image of a guest. Raises LabError if there is none."""
+    """Build or find the image of a guest.
+
+    Raises:
+        UsageError: there is no such image, or no key to log in with.
+        LabError: it cannot be had here.
+    """
     if _is_file(guest.image):
         image, adapter = own_image(guest), own_adapter(guest)
         if next(adapter.login.offers(), None) is None:
-            raise LabError(
+            raise UsageError(
                 "there is no ssh key to log in with", "give a private key, or hand yours to your ssh agent"
             )
         return Prepared(guest, image, adapter)
     if guest.image in {WINDOWS, *golden_images()}:
         golden = find_golden(guest.image)
         return Prepared(guest, golden.disk_image, golden.adapter)
+    check_name(guest.image)
     built = ensure_image(guest.image, report=report)
     adapter = lab_wine(built) if guest.image == "wine" else lab_linux(built)
     return Prepared(guest, built, adapter)
@@ -77,15 +84,20 @@ def system_of(guest: Guest) -> str:
     return guest.image if guest.image in {"wine", WINDOWS} else "linux"
 
 
+def memory_of(guest: Guest) -> int:
+    """Bytes: as asked for, or enough for what is in it."""
+    return guest.memory or (WINDOWS_MEMORY if system_of(guest) == WINDOWS else DEFAULT_MEMORY)
+
+
 def _is_file(image: str) -> bool:
     return "/" in image or Path(image).suffix in {".qcow2", ".raw", ".img"}
 
 
 def own_image(guest: Guest) -> DiskImage:
-    """The user's image. Raises LabError if there is no such file, or no UEFI firmware for it here."""
+    """The user's image. Raises UsageError if there is no such file, LabError without UEFI firmware for it."""
     path = Path(guest.image).absolute()
     if not path.is_file():
-        raise LabError(f"there is no image {path}", "give the path of a disk image")
+        raise UsageError(f"there is no image {path}", "give the path of a disk image")
     with path.open("rb") as file:
         kind = "qcow2" if file.read(4) == b"QFI\xfb" else "raw"
     system = "windows" if guest.system == "windows" else "linux"
@@ -118,7 +130,7 @@ def make_machine(lab: Lab, prepared: Prepared, sockets: Mapping[str, Path], fold
         accelerator,
         scsi_sockets=tuple(sockets[name] for name, kind in kinds.items() if kind == SCSI),
         blk_sockets=tuple(sockets[name] for name, kind in kinds.items() if kind != SCSI),
-        memory_mib=guest.memory // MEBIBYTE,
+        memory_mib=memory_of(guest) // MEBIBYTE,
         cpus=guest.cpus,
         tcg_cpu=WINE_CPU if guest.image == "wine" else "max",
         display=isinstance(prepared.image, DiskImage),

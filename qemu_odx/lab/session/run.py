@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import EndedError, LabError, LateError, MissingError
+from qemu_odx.lab.errors import EndedError, LabError, LateError, MissingError, UsageError
 from qemu_odx.lab.phases import Phases, Silent
 from qemu_odx.lab.run_folder import RunFolder
 from qemu_odx.lab.session.outcome import ExitCode
@@ -38,6 +38,7 @@ SUMMARY, STDOUT, STDERR = "summary.json", "stdout.txt", "stderr.txt"
 CRASH = re.compile("Kernel panic|BUG:|Oops")
 QUOTED = 12
 CODES = {
+    UsageError: ExitCode.USAGE,
     MissingError: ExitCode.ENVIRONMENT,
     EndedError: ExitCode.CRASHED,
     LateError: ExitCode.TIMED_OUT,

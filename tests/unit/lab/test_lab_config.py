@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from qemu_odx.cli import config as command
 from qemu_odx.cli.config import check_option
 from qemu_odx.lab.config.load import load_lab
-from qemu_odx.lab.config.model import BLK, SCSI, disk_argument, export_argument
+from qemu_odx.lab.config.model import BLK, SCSI, Guest, disk_argument, export_argument
 from qemu_odx.lab.config.options import DEFAULT_DISKS, LabOptionError, disks_and_exports, split
 from qemu_odx.lab.config.positions import positions
 from qemu_odx.lab.config.table import LabFileError
+from qemu_odx.lab.session.machines import memory_of
 from qemu_odx.server.config import parse_config
 
 WHOLE = """\
@@ -183,6 +184,18 @@ def test_errors_have_file_line_and_key(tmp_path: Path, text: str, line: int, key
     assert said in str(caught.value)
     assert str(caught.value).startswith(f"{file}:{line}: " if line else f"{file}: ")
     assert caught.value.cure
+
+
+def test_windows_has_enough_memory(tmp_path: Path) -> None:
+    """It does not start with what the lab's Linux needs; what the file says counts."""
+    text = f'{DISK}[guest.g]\nimage = "win.qcow2"\nos = "windows"\n'
+    for more, mebibytes in (("", 4096), ('memory = "2G"\n', 2048)):
+        (guest,) = load_lab(written(tmp_path, text + more), check_option).guests
+        assert memory_of(guest) == mebibytes << 20
+    assert memory_of(Guest("g", "windows", ())) == 4096 << 20
+    assert memory_of(Guest("g", "linux", ())) == 512 << 20
+    out = CliRunner().invoke(command.config, ["show", str(written(tmp_path, text)), "--json"]).stdout
+    assert json.loads(out)["guests"][0]["memory"] == 4096 << 20
 
 
 def test_any_file_can_be_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
