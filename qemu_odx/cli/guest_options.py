@@ -6,7 +6,7 @@ May import: the lab.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +57,8 @@ class Target:
 
     @property
     def wanted(self) -> bool:
-        """A guest is to be examined, not this machine."""
-        return self.address is not None or self.ssh is not None
+        """A guest is to be examined, not this machine: something is said of one."""
+        return any(value is not None for name, value in asdict(self).items() if name != "system")
 
     def find(self) -> tuple[GuestRecord, str | None]:
         """The guest, and the monitor of its disk server if that is known.
@@ -66,6 +66,8 @@ class Target:
         Raises:
             LabError: there is no such guest.
         """
+        if self.ssh is None and self.address is None:
+            raise LabOptionError("it is not said which guest", "name one: --guest LAB, or --ssh USER@PORT")
         if self.ssh is None:
             record, guest = find_guest(self.address)
             return guest, record.monitor

@@ -19,6 +19,7 @@ import rich_click as click
 from qemu_odx.cli.lab_options import LabChoice, fail, lab_options
 from qemu_odx.cli.progress import shown
 from qemu_odx.cli.run import CODES, TITLES
+from qemu_odx.lab.config.options import LabOptionError
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import signals_end_the_run
 from qemu_odx.lab.phases import Phases
@@ -146,6 +147,8 @@ def shell(*, choice: LabChoice, guest_of: str | None) -> None:
     say, and goes when the shell ends. Exit code: the shell's.
     """
     try:
+        if guest_of and choice.given:
+            raise LabOptionError(f"options do not change {guest_of}, which is up", "leave out one of both")
         code = _shell_in_lab(guest_of) if guest_of else _shell_in_fresh_guest(choice)
     except LabError as error:
         fail("shell", error, CODES.get(type(error), ExitCode.LAB_FAILED))

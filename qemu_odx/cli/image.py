@@ -102,9 +102,6 @@ def build(*, name: str, as_json: bool, **wishes: Any) -> None:
         with signals_end_the_run(), shown(TITLES) as observer:
             folder = _build_windows(wishes, observer) if name == "windows" else _build(name, wishes, observer)
     except LabError as error:
-        if as_json:
-            logs = str(error.logs) if error.logs else None
-            click.echo(json.dumps({"ok": False, "error": str(error), "logs": logs}))
         fail("image build", error)
     if as_json:
         click.echo(json.dumps({"ok": True, "name": name, "folder": str(folder)}))

@@ -6,8 +6,9 @@ May import: the lab, and through `cli/config.py` the server's option parsers. Ne
 from __future__ import annotations
 
 import functools
+import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 _OPTIONS = (
     click.option(
         "--guest",
-        default="linux",
-        show_default=True,
         metavar="NAME",
-        help="The guest's image: linux, wine, windows, or another recipe (qemu-odx image list).",
+        help="The guest's image: linux (default), wine, windows, or another recipe (qemu-odx image list).",
     ),
     click.option(
         "--image", type=click.Path(exists=True, dir_okay=False), metavar="FILE", help="Your own disk image."
@@ -80,7 +79,7 @@ _OPTIONS = (
 class LabChoice:
     """What the options say, as given."""
 
-    guest: str
+    guest: str | None
     image: str | None
     ssh: str | None
     key: Path | None
@@ -94,6 +93,11 @@ class LabChoice:
     memory: int | None
     cpus: int | None
 
+    @property
+    def given(self) -> bool:
+        """Something is said."""
+        return any(asdict(self).values())
+
     def lab(self) -> Lab:
         """The lab that is meant.
 
@@ -104,6 +108,8 @@ class LabChoice:
         """
         lab = self._from_options() if self.file is None else self._from_file(self.file)
         machine, accelerator = self.machine or lab.machine, self.accel or lab.accelerator
+        if self.connect and machine != "libvirt":
+            raise LabOptionError("--connect belongs to libvirt", "add --machine libvirt, or leave it out")
         return replace(lab, machine=machine, accelerator=accelerator, uri=self.connect or lab.uri)
 
     def _from_options(self) -> Lab:
@@ -118,6 +124,7 @@ class LabChoice:
 
     def _refuse_beside_a_file(self) -> None:
         others = {
+            "--guest": self.guest,
             "--disk": self.disks,
             "--image": self.image,
             "--memory": self.memory,
@@ -136,13 +143,15 @@ class LabChoice:
             raise LabOptionError(
                 "--ssh, --key, --os and --firmware belong to --image", "name your image, or leave them out"
             )
-        if self.image is None:
-            check_name(self.guest)
+        if self.image and self.guest:
+            raise LabOptionError("--guest and --image exclude each other", "take one of them out")
+        name = self.guest or "linux"
+        check_name(name)
         user, port = parse_login(self.ssh or "root@22")
-        default = Guest("guest", self.guest, ())
+        default = Guest("guest", name, ())
         return Guest(
             "guest",
-            str(Path(self.image).absolute()) if self.image else self.guest,
+            str(Path(self.image).absolute()) if self.image else name,
             (),
             memory=self.memory * MEBIBYTE if self.memory else None,
             cpus=self.cpus or default.cpus,
@@ -185,6 +194,10 @@ def complain(command: str, error: LabError) -> None:
 
 
 def fail(command: str, error: LabError, code: int = ExitCode.FAILED) -> NoReturn:
-    """Complain and end; wrong files and options are wrong usage."""
+    """Complain and end, with --json by an object too; wrong files and options are wrong usage."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        logs = str(error.logs) if error.logs else None
+        click.echo(json.dumps({"ok": False, "error": str(error), "logs": logs}))
     complain(command, error)
     sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else code)

@@ -106,10 +106,10 @@ class Backend:
             raise self._not_ready(timed_out=not readable)
 
     def _not_ready(self, *, timed_out: bool) -> LabError:
-        words = self._process.last_words()
+        *others, reason = self._process.last_words().splitlines() or ["it gave no reason"]
         cause = "the disk server is not ready in time" if timed_out else "the disk server did not start"
-        reason = words.splitlines()[-1] if words else "it gave no reason"
-        return LabError(f"{cause}: {reason}", "see its log", details=words)
+        said = reason.removeprefix("qemu-odx serve: ")
+        return LabError(f"{cause}: {said}", "see its log", details="\n".join(others))
 
     @property
     def pid(self) -> int:

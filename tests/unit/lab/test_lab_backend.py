@@ -50,8 +50,9 @@ def test_ready_server_is_stopped_by_sigterm(tmp_path: Path) -> None:
 
 def test_server_that_fails_at_once_is_quoted(tmp_path: Path) -> None:
     """The last line it wrote is the reason."""
-    with pytest.raises(LabError, match="did not start: image locked"):
-        Backend(shell("echo image locked >&2; exit 1"), tmp_path / "log")
+    with pytest.raises(LabError, match="did not start: image locked") as caught:
+        Backend(shell("echo before >&2; echo qemu-odx serve: image locked >&2; exit 1"), tmp_path / "log")
+    assert caught.value.details == "before"
 
 
 def test_server_that_says_something_else_is_not_ready(tmp_path: Path) -> None:

@@ -315,8 +315,9 @@ def test_lab_from_a_file(tmp_path: Path) -> None:
     file.write_text('[lab]\naccelerator = "kvm"\n[disk.d0]\nsize = "1M"\n')
     assert chosen("--lab", str(file)).lab().accelerator == "kvm"
     assert chosen("--lab", str(file), "--accel", "tcg").lab().accelerator == "tcg"
-    with pytest.raises(LabOptionError, match="--disk does not go with --lab"):
-        chosen("--lab", str(file), "--disk", "size=1M").lab()
+    for option in (("--disk", "size=1M"), ("--guest", "wine")):
+        with pytest.raises(LabOptionError, match=f"{option[0]} does not go with --lab"):
+            chosen("--lab", str(file), *option).lab()
 
 
 @pytest.mark.parametrize("options", [("--ssh", "root@22"), ("--os", "windows"), ("--firmware", "uefi")])
@@ -324,6 +325,44 @@ def test_options_of_an_image_need_one(options: tuple[str, ...]) -> None:
     """They would do nothing, silently."""
     with pytest.raises(LabOptionError, match="belong to --image"):
         chosen(*options).lab()
+
+
+def test_options_that_would_do_nothing(tmp_path: Path) -> None:
+    """Are refused, not ignored."""
+    (tmp_path / "i.img").touch()
+    with pytest.raises(LabOptionError, match="--guest and --image exclude each other"):
+        chosen("--image", str(tmp_path / "i.img"), "--guest", "wine").lab()
+    with pytest.raises(LabOptionError, match="--connect belongs to libvirt"):
+        chosen("--connect", "qemu:///system").lab()
+    for words in (
+        ["shell", "one", "--cpus", "4"],
+        ["doctor", "--monitor", "/m"],
+        ["doctor", "--serial", "x"],
+    ):
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == ExitCode.USAGE, words
+        assert "qemu-odx " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["exec", "--json", "none", "true"],
+        ["cp", "--json", "a", "none:/b"],
+        ["down", "--json", "none"],
+        ["run", "--json", "--guest", "linucks", "odx_copy.py"],
+        ["image", "remove", "--json", "beos"],
+        ["doctor", "--json", "--guest", "none"],
+    ],
+)
+def test_failure_is_json_too(words: list[str]) -> None:
+    """A script that asked for JSON gets JSON; people read stderr."""
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code != 0
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    assert found["error"] in done.stderr
+    assert found["logs"] is None
 
 
 def test_image_that_is_none_is_wrong_usage() -> None:
