@@ -52,7 +52,7 @@ def image() -> None:
 @image.command("list")
 @AS_JSON
 def list_(*, as_json: bool) -> None:
-    """Every image there is a recipe for, and every Windows that was built.
+    """Every image there is a recipe for, and every Windows that is there or begun.
 
     Exit codes: 0 all went well, 1 it could not be done.
     """
@@ -73,7 +73,7 @@ def list_(*, as_json: bool) -> None:
 
 def _state(entry: Entry) -> str:
     if not entry.built:
-        return f"not built: qemu-odx image build {entry.name}"
+        return f"not built: {entry.build_command}"
     return str(entry.facts.get("version", "built"))
 
 
@@ -87,7 +87,11 @@ def _state(entry: Entry) -> str:
 @click.option("--product-key", metavar="KEY", help="windows: for media that are no evaluation.")
 @click.option("--test-signing", is_flag=True, help="windows: let it load test-signed drivers.")
 @click.option(
-    "--hours", type=float, default=4.0, show_default=True, help="windows: limit of the installation."
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="windows: limit of the installation.",
 )
 @AS_JSON
 def build(*, name: str, as_json: bool, **wishes: Any) -> None:

@@ -5,6 +5,7 @@ May import: errors, paths, recipe, manifest, windows_image/golden. Next: `cli/im
 
 from __future__ import annotations
 
+import re
 import shutil
 import tomllib
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from qemu_odx.lab.errors import LabError, UsageError
 from qemu_odx.lab.manifest import FACTS, damaged_files, read_facts
 from qemu_odx.lab.paths import data_folder, images_folder
 from qemu_odx.lab.recipe import load_recipe, this_host
-from qemu_odx.lab.windows_image.golden import WINDOWS, golden_images
+from qemu_odx.lab.windows_image.golden import BUILDING, WINDOWS, golden_images, unfinished_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,12 @@ class Entry:
         return self.folder is not None and self.folder.is_dir()
 
     @property
+    def build_command(self) -> str:
+        """What makes it, but for the media."""
+        name = self.name if self.kind != WINDOWS else WINDOWS
+        return f"qemu-odx image build {name}" + (f" --as {self.name}" if name != self.name else "")
+
+    @property
     def size(self) -> int:
         """Bytes that its files take on the disk."""
         if self.folder is None or not self.folder.is_dir():
@@ -66,30 +75,49 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every image that has a recipe, then every Windows that was built. Raises LabError off Debian and Ubuntu."""
+    """Every image that has a recipe, then every Windows that is there or begun.
+
+    Raises:
+        LabError: this is neither Debian nor Ubuntu.
+    """
     host = this_host()
     found = []
-    for name, table in tomllib.loads((data_folder("vm_images") / "images.toml").read_text()).items():
-        if "builder" in table:
-            continue
+    for name in package_images():
         key = load_recipe(name, host).key
         folder = images_folder() / f"{name}-{key}"
         found.append(Entry(name, "packages", key, folder, _facts(folder)))
-    windows = [Entry(name, WINDOWS, "", folder, _facts(folder)) for name, folder in golden_images().items()]
-    return [*found, *(windows or [Entry(WINDOWS, WINDOWS, "", None, {})])]
+    built = golden_images()
+    names = dict.fromkeys([*built, *unfinished_images()]) or [WINDOWS]
+    return [*found, *(_windows(name, built.get(name)) for name in names)]
+
+
+def _windows(name: str, folder: Path | None) -> Entry:
+    return Entry(name, WINDOWS, "", folder, _facts(folder) if folder else {})
 
 
 def _facts(folder: Path) -> dict[str, Any]:
     return read_facts(folder) if (folder / FACTS).exists() else {}
 
 
+def package_images() -> list[str]:
+    """The names of those that are built from the distribution's packages."""
+    recipes = tomllib.loads((data_folder("vm_images") / "images.toml").read_text())
+    return [name for name, table in recipes.items() if "builder" not in table]
+
+
+def check_new_name(name: str) -> None:
+    """Raise UsageError if a new Windows cannot be called `name`: it names a folder, and no other image."""
+    if not NEW_NAME.fullmatch(name):
+        raise UsageError(f"'{name}' is no name", "take up to 32 letters, digits, '_' and '-'")
+    if name in package_images():
+        raise UsageError(f"{name} is another image's name", "choose another: --as NAME")
+
+
 def check_name(name: str) -> None:
     """Raise UsageError if no image is called `name`, built or not."""
-    known = [*tomllib.loads((data_folder("vm_images") / "images.toml").read_text()), *golden_images()]
+    known = dict.fromkeys([*package_images(), WINDOWS, *golden_images()])
     if name not in known:
-        raise UsageError(
-            f"there is no image called {name}", f"choose from: {', '.join(dict.fromkeys(known))}"
-        )
+        raise UsageError(f"there is no image called {name}", f"choose from: {', '.join(known)}")
 
 
 def find_entry(name: str) -> Entry:
@@ -110,7 +138,7 @@ def verify(entry: Entry, progress: Callable[[int, int], None] = lambda *_: None)
         LabError: it is not built, or was built before digests were written down.
     """
     if entry.folder is None or not entry.built:
-        raise LabError(f"the image {entry.name} is not built", f"qemu-odx image build {entry.name}")
+        raise LabError(f"the image {entry.name} is not built", entry.build_command)
     if not entry.facts:
         raise LabError(
             f"the image {entry.name} was built before digests were written down",
@@ -128,7 +156,7 @@ def remove(name: str) -> list[Path]:
     entry = find_entry(name)
     folders = [entry.folder] if entry.folder else []
     if entry.kind == WINDOWS:
-        folders += list(images_folder().glob(f"golden/{name}.building"))
+        folders += list(images_folder().glob(f"golden/{name}{BUILDING}"))
     else:
         folders += list(images_folder().glob(f"{name}-" + "[0-9a-f]" * 16))
     there = sorted({folder for folder in folders if folder.is_dir()})

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qemu_odx.lab.accelerator import choose_accelerator
+from qemu_odx.lab.catalogue import check_new_name
 from qemu_odx.lab.disk_image import DiskImage, Firmware, find_firmware
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.live import LiveGuest
@@ -98,14 +99,21 @@ class WindowsBuild:
 
     def __post_init__(self) -> None:
         target = golden.golden_folder(self.wishes.name)
-        self.folder = target.with_name(f"{target.name}.building")
+        self.folder = target.with_name(f"{target.name}{golden.BUILDING}")
 
     def run(self) -> golden.GoldenImage:
-        """Do what is still to be done. Raises LabError if a step fails; the next run goes on from there."""
+        """Do what is still to be done; after a failure the next run goes on from there.
+
+        Raises:
+            UsageError: the name is none that an image can have.
+            LabError: a step failed.
+        """
+        check_new_name(self.wishes.name)
         target = golden.golden_folder(self.wishes.name)
         if (target / FACTS).exists():
             raise LabError(
-                f"there is an image called {self.wishes.name} already", "remove it, or choose a --name"
+                f"there is an image called {self.wishes.name} already",
+                "remove it, or choose another name: --as NAME",
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WINDOWS = "windows"
+BUILDING = ".building"
 DISK, VARIABLES, KEY = "system.qcow2", "variables.fd", "id_ed25519"
 
 
@@ -57,6 +58,11 @@ class GoldenImage:
 def golden_folder(name: str) -> Path:
     """Where the image called `name` is, or will be."""
     return images_folder() / "golden" / name
+
+
+def unfinished_images() -> list[str]:
+    """The names of those whose build has begun and not ended."""
+    return [path.name.removesuffix(BUILDING) for path in sorted(images_folder().glob(f"golden/*{BUILDING}"))]
 
 
 def golden_images() -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -16,7 +17,7 @@ from windows_media import SERVER_2022, SERVER_2025, openssh_zip, virtio_iso, win
 from qemu_odx.cli.main import main
 from qemu_odx.lab import catalogue
 from qemu_odx.lab.disk_image import DiskImage
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, UsageError
 from qemu_odx.lab.phases import Silent
 from qemu_odx.lab.qemu import GuestSpec, qemu_command
 from qemu_odx.lab.system_disk import SystemDisk
@@ -168,6 +169,25 @@ def test_finished_image_is_not_built_over(wishes: Wishes, hosts: list[Host]) -> 
     build(wishes, hosts, *GOOD)
     with pytest.raises(LabError, match="an image called windows already"):
         build(wishes, hosts, *GOOD)
+
+
+@pytest.mark.parametrize("name", ["../../x", "linux", "wine", "a b", ".a", "win.img", "x" * 33])
+def test_names_that_an_image_cannot_have(wishes: Wishes, hosts: list[Host], cache: Path, name: str) -> None:
+    """A path, another image's, what --image and odx.toml would take for a file; nothing is left."""
+    with pytest.raises(UsageError, match=r"no name|another image's name"):
+        build(replace(wishes, name=name), hosts)
+    assert list(cache.parent.rglob("*.building")) == []
+
+
+def test_begun_image_is_listed_and_removed(wishes: Wishes, hosts: list[Host], cache: Path) -> None:
+    """It takes gigabytes, and has a name of the user's."""
+    with pytest.raises(LabError, match="step install"):
+        build(replace(wishes, name="mine"), hosts, ["LAB:failed no disk found"])
+    entry = catalogue.find_entry("mine")
+    assert not entry.built
+    assert entry.build_command == "qemu-odx image build windows --as mine"
+    assert catalogue.remove("mine") == [cache / "golden" / "mine.building"]
+    assert catalogue.find_entry("windows").build_command == "qemu-odx image build windows"
 
 
 def test_release_without_sshd_wants_a_package(tmp_path: Path, hosts: list[Host]) -> None:
