@@ -32,7 +32,7 @@ class Finding:
         level: how bad it is.
         found: what is there, in a few words.
         cure: what the user can do, in the imperative; empty if all is well.
-        feature: what only needs it ("libvirt", "windows", "wine"); empty if everything does.
+        feature: what only needs it ("libvirt", "windows", "wine", several in one text); empty if everything does.
     """
 
     area: str
@@ -44,7 +44,7 @@ class Finding:
 
     def needed_by(self, features: Collection[str]) -> Finding:
         """The same; an error if it is missing and one of these features needs it."""
-        missing = self.level is Level.NOTE and self.feature in features
+        missing = self.level is Level.NOTE and not set(self.feature.split()).isdisjoint(features)
         return replace(self, level=Level.ERROR) if missing else self
 
     def as_json(self) -> dict[str, str]:

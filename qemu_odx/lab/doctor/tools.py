@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Tool:
     """A program, the Debian package that has it, and what it is for.
 
-    `feature` names what alone needs it; without one the first demonstration would fail.
+    `feature` names what alone needs it, several with a space between them; without one the first demonstration
+    would fail.
     """
 
     program: str
@@ -39,13 +40,16 @@ TOOLS = (
     Tool("mkfs.erofs", "erofs-utils", "builds Linux guests"),
     Tool("lz4", "lz4", "unpacks the guest's kernel"),
     Tool("zstd", "zstd", "unpacks the guest's kernel"),
-    Tool("qemu-img", "qemu-utils", "overlays of images", "overlays"),
+    Tool("qemu-img", "qemu-utils", "overlays of disk images", "windows"),
     Tool("ssh", "openssh-client", "qemu-odx shell (its own client serves otherwise)", "ssh"),
-    Tool("x86_64-w64-mingw32-gcc", "gcc-mingw-w64-x86-64-win32", "compiles the Windows programs", "wine"),
-    Tool("make", "make", "compiles the Windows programs", "wine"),
+    Tool(
+        "x86_64-w64-mingw32-gcc",
+        "gcc-mingw-w64-x86-64-win32",
+        "compiles the Windows programs",
+        "wine windows",
+    ),
+    Tool("make", "make", "compiles the Windows programs", "wine windows"),
     Tool("swtpm", "swtpm", "the TPM that Windows 11 asks for", "windows"),
-    Tool("wimlib-imagex", "wimtools", "lists the editions on a Windows ISO", "windows"),
-    Tool("virsh", "libvirt-clients", "a look at domains by hand", "libvirt"),
 )
 FIRMWARE = (
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
