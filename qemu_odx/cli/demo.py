@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from qemu_odx.cli.demo_report import reported
 from qemu_odx.cli.demo_wine import print_wine_result
+from qemu_odx.cli.lab_options import FOLDER, make_folder
 from qemu_odx.cli.progress import shown
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
@@ -24,6 +24,7 @@ from qemu_odx.lab.wine import WineResult, run_wine_demo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
 PHASE_TITLES = {
@@ -54,7 +55,8 @@ SHOWN_DIGITS = 32  # of 64: enough to compare by eye on a line of 80; --json has
 @click.option(
     "--report",
     "report_folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
+    callback=make_folder,
     metavar="DIR",
     help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
 )

@@ -75,6 +75,19 @@ _OPTIONS = (
 )
 
 
+FOLDER = click.Path(file_okay=False, writable=True, path_type=Path)
+
+
+def make_folder(_context: click.Context, _parameter: click.Parameter, folder: Path | None) -> Path | None:
+    """Callback of an option of type `FOLDER`: that it cannot be made is said before the work, not behind it."""
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise click.BadParameter(f"folder {folder} cannot be made ({error.strerror})") from error
+    return folder
+
+
 @dataclass(frozen=True, slots=True)
 class LabChoice:
     """What the options say, as given."""

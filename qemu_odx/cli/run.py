@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 
-from qemu_odx.cli.lab_options import LabChoice, complain, fail, lab_options
+from qemu_odx.cli.lab_options import FOLDER, LabChoice, complain, fail, lab_options, make_folder
 from qemu_odx.cli.progress import Shown, shown
 from qemu_odx.cli.run_report import run_with_report
 from qemu_odx.lab.errors import LabError
@@ -24,6 +23,7 @@ from qemu_odx.lab.session.script import find_script, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from qemu_odx.lab.config.model import Guest, Lab
 
@@ -77,14 +77,16 @@ class _WithExamples(click.RichCommand):
 )
 @click.option(
     "--logs",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
+    callback=make_folder,
     metavar="DIR",
     help="Put them there in any case.",
 )
 @click.option(
     "--report",
     "report_folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
+    callback=make_folder,
     metavar="DIR",
     help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
 )

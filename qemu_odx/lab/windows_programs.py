@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 from qemu_odx.lab.paths import data_folder, images_folder
 
 COMPILER = "x86_64-w64-mingw32-gcc"
@@ -23,14 +23,15 @@ def ensure_programs() -> Path:
     """The folder with PROGRAMS, compiled now if the cache has none of these sources.
 
     Raises:
-        LabError: there is no compiler, or it refuses the sources.
+        MissingError: there is no compiler.
+        LabError: it refuses the sources.
     """
     sources = data_folder("guest_scripts") / "windows"
     target = images_folder() / f"windows-programs-{_key(sources)}"
     if target.is_dir():
         return target
     if shutil.which(COMPILER) is None or shutil.which("make") is None:
-        raise LabError(
+        raise MissingError(
             f"compiling the Windows programs needs {COMPILER} and make",
             "apt-get install gcc-mingw-w64-x86-64-win32 make",
         )

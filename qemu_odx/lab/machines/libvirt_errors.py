@@ -11,18 +11,18 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
 def libvirt_module(name: str = "libvirt") -> Any:
-    """The module `libvirt` or `libvirt_qemu`. Raises LabError if it is not installed."""
+    """The module `libvirt` or `libvirt_qemu`. Raises MissingError if it is not installed."""
     try:
         module: Any = importlib.import_module(name)
     except ImportError as error:
-        raise LabError(
+        raise MissingError(
             "the Python package libvirt-python is not installed",
             "pip install 'qemu-odx[libvirt]' (it is compiled: Debian packages libvirt-dev, pkg-config, gcc)",
         ) from error

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, UsageError
 from qemu_odx.lab.paths import labs_folder
 
 if TYPE_CHECKING:
@@ -131,9 +131,9 @@ class LabRecord:
 
 
 def check_name(name: str) -> None:
-    """Raise LabError if a lab cannot be called so."""
+    """Raise UsageError if a lab cannot be called so."""
     if not NAME.fullmatch(name):
-        raise LabError(f"'{name}' is no name for a lab", "take up to 32 letters, digits, '.', '_' and '-'")
+        raise UsageError(f"'{name}' is no name for a lab", "take up to 32 letters, digits, '.', '_' and '-'")
 
 
 @contextmanager

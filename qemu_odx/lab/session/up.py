@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DOWN_SECONDS = 120.0
 POLL_SECONDS = 0.05
-KINDS = (errors.MissingError, errors.EndedError, errors.LateError)
+KINDS = (errors.UsageError, errors.MissingError, errors.EndedError, errors.LateError)
 
 
 def bring_up(

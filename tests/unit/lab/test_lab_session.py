@@ -21,9 +21,9 @@ from qemu_odx.cli.main import main
 from qemu_odx.cli.run import run as run_command
 from qemu_odx.lab.config.options import LabOptionError
 from qemu_odx.lab.disk_image import find_firmware
-from qemu_odx.lab.errors import EndedError, LabError, LateError
+from qemu_odx.lab.errors import EndedError, LabError, LateError, MissingError, UsageError
 from qemu_odx.lab.paths import labs_folder
-from qemu_odx.lab.session import access, run
+from qemu_odx.lab.session import access, run, up
 from qemu_odx.lab.session.access import Place, find_guest, ssh_command
 from qemu_odx.lab.session.machines import own_image
 from qemu_odx.lab.session.outcome import ExitCode, table
@@ -73,7 +73,7 @@ def test_name_is_taken_once() -> None:
 @pytest.mark.parametrize("name", ["", "../x", "a b", ".a", "x" * 33])
 def test_names_that_are_none(name: str) -> None:
     """A name is part of a path."""
-    with pytest.raises(LabError, match="is no name"), claimed(name):
+    with pytest.raises(UsageError, match="is no name"), claimed(name):
         pass
 
 
@@ -365,6 +365,22 @@ def test_failure_is_json_too(words: list[str]) -> None:
     assert found["logs"] is None
 
 
+@pytest.mark.parametrize("words", [["run", "--logs"], ["run", "--report"], ["demo", "--report"]])
+def test_folder_that_cannot_be_written_is_said_at_once(words: list[str], tmp_path: Path) -> None:
+    """Not by a traceback when all is done."""
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "file/below"), "odx_copy.py"])
+    assert done.exit_code == ExitCode.USAGE
+    assert "cannot be made" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [UsageError, MissingError, EndedError, LateError, LabError])
+def test_error_of_a_lab_keeps_its_kind(kind: type[LabError]) -> None:
+    """On its way from the lab's own process; the exit code hangs on it."""
+    report = {"kind": kind.__name__, "error": "it", "cure": "do", "details": "", "logs": ""}
+    assert type(up._as_error(report)) is kind
+
+
 def test_image_that_is_none_is_wrong_usage() -> None:
     """Nothing is started or kept for a slip of the pen."""
     done = CliRunner().invoke(run_command, ["--guest", "linucks", "odx_copy.py"])
@@ -393,7 +409,7 @@ def test_logins_that_are_none(login: str, tmp_path: Path) -> None:
 def test_wrong_usage(words: list[str], said: str) -> None:
     """One sentence on stderr, nothing started."""
     done = CliRunner().invoke(main, words)
-    assert done.exit_code == (1 if words[0] == "up" else 2)
+    assert done.exit_code == ExitCode.USAGE
     assert said in done.stderr
     assert done.stdout == ""
 
