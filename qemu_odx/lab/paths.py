@@ -1,11 +1,12 @@
 """Where the lab finds its recipes and guest scripts, and where it keeps images and logs.
 
-May import: errors. In a checkout the recipes lie beside the package; a wheel brings them to `share`.
+May import: errors. In a checkout the recipes lie beside the package; a wheel brings them to `share`,
+of the interpreter, of Debian's `/usr/local` or of the user, as pip was told.
 """
 
 from __future__ import annotations
 
-import sys
+import sysconfig
 from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
@@ -21,7 +22,11 @@ def data_folder(name: str) -> Path:
     Raises:
         LabError: the installation is incomplete.
     """
-    for parent in (Path(__file__).parents[2], Path(sys.prefix) / "share" / APPLICATION):
+    installed = (
+        sysconfig.get_path("data"),
+        sysconfig.get_path("data", sysconfig.get_preferred_scheme("user")),
+    )
+    for parent in (Path(__file__).parents[2], *(Path(data) / "share" / APPLICATION for data in installed)):
         if (parent / name).is_dir():
             return parent / name
     raise LabError(f"this installation has no folder {name}", "install the package again")

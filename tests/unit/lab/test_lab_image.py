@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qemu_odx.lab import apt, image, recipe
+from qemu_odx.lab import apt, image, paths, recipe
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.kernel import unpack_kernel
 from qemu_odx.lab.paths import data_folder
@@ -191,3 +191,18 @@ def test_unknown_packing_leaves_the_kernel_alone(tmp_path: Path) -> None:
     (tmp_path / "vmlinuz").write_bytes(vmlinuz(b"some other packing"))
     assert not unpack_kernel(tmp_path / "vmlinuz", tmp_path / "vmlinux")
     assert not (tmp_path / "vmlinux").exists()
+
+
+@pytest.mark.parametrize("scheme", ["the interpreter's", "the user's"])
+def test_recipes_are_found_where_pip_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """Debian's pip installs below /usr/local and not where the interpreter is; `--user` below ~/.local."""
+    places = {None: str(tmp_path / "the interpreter's"), "posix_user": str(tmp_path / "the user's")}
+    monkeypatch.setattr(paths.sysconfig, "get_path", lambda _, scheme=None: places[scheme])
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site/qemu_odx/lab/paths.py"))
+    recipes = tmp_path / scheme / "share/qemu-odx/vm_images"
+    recipes.mkdir(parents=True)
+    assert paths.data_folder("vm_images") == recipes
+    with pytest.raises(LabError, match="no folder guest_scripts"):
+        paths.data_folder("guest_scripts")
