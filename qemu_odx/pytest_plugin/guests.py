@@ -144,7 +144,7 @@ class GuestPool:
         if started is not None and not started.alive:
             started.end()
             started = None
-        started = started or start(order, self._options)
+        started = started or start(order, self._options, server.artifacts.kept)
         reusable = False
         try:
             with server.artifacts.kept(started.run.path):

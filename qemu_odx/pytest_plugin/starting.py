@@ -5,6 +5,7 @@ May import: lab. Next: `guests.py` lends it to tests.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ from qemu_odx.lab.warm import WarmStart, boot_guest, start_guest
 from qemu_odx.pytest_plugin.missing import skipped_if_missing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from qemu_odx.lab.image import Image
@@ -72,8 +75,17 @@ class Started:
         self.run.close()
 
 
-def start(order: GuestOrder, options: OdxOptions) -> Started:
+def start(
+    order: GuestOrder,
+    options: OdxOptions,
+    kept: Callable[[Path], AbstractContextManager[object]] = nullcontext,
+) -> Started:
     """A guest as ordered. What this machine lacks for it is a skip, or a failure if the user wants that.
+
+    Args:
+        order: the guest.
+        options: the user's.
+        kept: takes care of the logs, in the folder that it is given, of a guest that does not come up.
 
     Raises:
         UsageError: there is no such image, or no key for it.
@@ -95,7 +107,8 @@ def start(order: GuestOrder, options: OdxOptions) -> Started:
     )
     run = RunFolder()
     try:
-        begun = _begin(spec, prepared, options, run.path)
+        with kept(run.path):
+            begun = _begin(spec, prepared, options, run.path)
     except BaseException:
         run.close()
         raise

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from paramiko import RSAKey
 
 from qemu_odx.lab.disk_image import DiskImage, find_firmware
-from qemu_odx.lab.errors import UsageError
+from qemu_odx.lab.errors import LabError, UsageError
 from qemu_odx.lab.machines.libvirt import LibvirtMachine
 from qemu_odx.lab.machines.qemu import QemuMachine
 from qemu_odx.pytest_plugin import starting
+from qemu_odx.pytest_plugin.artifacts import Artifacts
+from qemu_odx.pytest_plugin.guests import GuestPool
 from qemu_odx.pytest_plugin.options import OdxOptions
 from qemu_odx.pytest_plugin.starting import GuestOrder, start
 
@@ -87,6 +90,39 @@ def test_the_users_own_image_started_by_uefi(options: OdxOptions) -> None:
         assert machine._spec.image.firmware == find_firmware()
     finally:
         started.end()
+
+
+def test_logs_of_a_guest_that_does_not_come_up_are_kept(
+    options: OdxOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They say why; its folder goes."""
+
+    class Dead:
+        """A guest that leaves a log."""
+
+        def __init__(self, machine: QemuMachine, _adapter: GuestAdapter) -> None:
+            (machine.folder / "serial.log").write_text("panic")
+            raise LabError("no answer", "look")
+
+    class Item:
+        """A test that is being set up."""
+
+        nodeid, stash = "test_it", pytest.Stash()
+
+        def iter_markers(self, _name: str) -> list[pytest.Mark]:
+            """None."""
+            return []
+
+        def add_report_section(self, *_: str) -> None:
+            """Said."""
+
+    monkeypatch.setattr(starting, "LiveGuest", Dead)
+    item: Any = Item()
+    artifacts = Artifacts(item, replace(options, artifacts=tmp_path / "kept"), cast("Any", None))
+    server: Any = SimpleNamespace(artifacts=artifacts)
+    with pytest.raises(LabError, match="no answer"), GuestPool(options).lend(item, server):
+        pass
+    assert (tmp_path / "kept/test_it/serial.log").read_text() == "panic"
 
 
 @pytest.mark.parametrize("image", ["linucks", "none.qcow2"])
