@@ -9,7 +9,7 @@ import base64
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import paramiko
@@ -75,10 +75,11 @@ class ScriptedWindows(paramiko.ServerInterface):
 
     def _run(self, channel: paramiko.Channel, command: str) -> None:
         status, output = self._answer(command)
-        channel.sendall(output.encode())
-        channel.sendall_stderr(b"played\r\n")
-        channel.send_exit_status(status)
-        channel.shutdown_write()
+        with suppress(OSError, EOFError):  # nobody waits for the answer to a shutdown
+            channel.sendall(output.encode())
+            channel.sendall_stderr(b"played\r\n")
+            channel.send_exit_status(status)
+            channel.shutdown_write()
         while not channel.closed:  # the client hangs up first: it may not have read our consent yet
             time.sleep(0.01)
 
