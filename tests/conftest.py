@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # A loaded machine is no failure, and a test run writes nothing into the source tree.
-settings.register_profile("qemu_odx", deadline=None, database=None)
+settings.register_profile(
+    "qemu_odx", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("qemu_odx")
 
 
