@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +31,10 @@ class ServeProcess:
     Args:
         arguments: what follows `qemu-odx serve`; `--json` is added.
         cwd: its working folder.
+
+    Attributes:
+        ready: the object that it printed when it was.
+        sockets: where its exports listen, in their order.
 
     Raises:
         AssertionError: it did not become ready; the text has its stderr.
@@ -49,7 +53,8 @@ class ServeProcess:
             env=_environment(),
         )
         try:
-            self.sockets = self._await_ready()
+            self.ready = self._await_ready()
+            self.sockets: list[str] = self.ready["sockets"]
         except BaseException:
             self.close()
             raise
@@ -110,18 +115,17 @@ class ServeProcess:
             self._process.stdout.close()
         self._errors.close()
 
-    def _await_ready(self) -> list[str]:
+    def _await_ready(self) -> dict[str, Any]:
         stdout = self._process.stdout
         line = b""
         if stdout and select.select([stdout], [], [], PATIENCE)[0]:
             line = stdout.readline()
         if not line:
             raise AssertionError(f"qemu-odx serve did not become ready: {self.errors()}")
-        ready = json.loads(line)
+        ready: dict[str, Any] = json.loads(line)
         if not (ready["ready"] is True and ready["pid"] == self.pid):
             raise AssertionError(f"qemu-odx serve says it is not ready: {ready}")
-        sockets: list[str] = ready["sockets"]
-        return sockets
+        return ready
 
 
 def run_serve(

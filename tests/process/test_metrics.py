@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from guests import Blk, eventually
@@ -34,26 +35,18 @@ EXPORTS = (
 )
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
-def port() -> int:
-    """Where the metrics are."""
-    return free_port()
-
-
-@pytest.fixture
-def server(tmp_path: Path, port: int) -> Iterator[ServeProcess]:
+def server(tmp_path: Path) -> Iterator[ServeProcess]:
     """A server with metrics and, to steer it, a monitor."""
-    more = ("--metrics", f"127.0.0.1:{port}", "--monitor", "m.sock")
+    more = ("--metrics", "127.0.0.1:0", "--monitor", "m.sock")
     with ServeProcess([*DISKS, *EXPORTS, *more], cwd=tmp_path) as process:
         yield process
+
+
+@pytest.fixture
+def port(server: ServeProcess) -> int:
+    """Where the metrics are."""
+    return urlsplit(server.ready["metrics"]).port or 0
 
 
 def scrape(port: int) -> list[Sample]:
@@ -113,6 +106,7 @@ def test_scrapers_without_manners_hurt_nobody(server: ServeProcess, port: int) -
     """Half a request, a long one, one that is never read: guests go on, and so do others who scrape."""
     guest = Blk(str(server.cwd / "b.sock")).go()
     with guest.front:
+        guest.write(0, bytes(512))  # its start is over: all its descriptors are there
         descriptors = server.descriptors()
         for said in (b"GET /met", b"GET /" + b"x" * 100_000, b"\xff" * 70_000, b""):
             with socket.create_connection(("127.0.0.1", port)) as enemy:
