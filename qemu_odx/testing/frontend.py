@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from qemu_odx.testing.driver import DriverQueue
-from qemu_odx.testing.message_socket import MessageSocket, wait_for
+from qemu_odx.testing.message_socket import PATIENCE, MessageSocket, wait_for
 from qemu_odx.testing.ram import GuestRam
 from qemu_odx.wire.vhost_user import (
     FLAG_NEED_REPLY,
@@ -249,12 +249,17 @@ class FrontEnd(MessageSocket):
         payload = self.request(Request.GET_CONFIG, ConfigSpace(offset, size, 0, bytes(size)).pack())
         return ConfigSpace.unpack(payload).data
 
-    def config_change_pending(self) -> bool:
-        """True if the back end says, or within a moment will say, that its configuration changed."""
+    def config_change_pending(self, patience: float = PATIENCE) -> bool:
+        """True if the back end says, or in so many seconds will say, that its configuration changed."""
         if self._backend is None:
             return False
-        readable, _, _ = select.select([self._backend], [], [], 1.0)
+        readable, _, _ = select.select([self._backend], [], [], patience)
         return bool(readable) and len(self._backend.recv(HEADER.size)) == HEADER.size
+
+    def config_unchanged(self) -> bool:
+        """True if it has seen all messages so far, and says no such thing: a test of nothing has to wait for some."""
+        self.sync()
+        return not self.config_change_pending(0.2)
 
     def sync(self) -> None:
         """Return when the back end has seen every message sent so far."""

@@ -53,7 +53,7 @@ def test_a_blk_guest_is_told_and_uses_the_new_room(server: ServeProcess, guests:
     assert capacity(guest) == 24 * MIB
     guest.write(20 * 2048, b"new" * 512)
     assert guest.read(20 * 2048, 1536) == b"new" * 512
-    assert not other.front.config_change_pending()
+    assert other.front.config_unchanged()
     assert capacity(other) == 16 * MIB
 
 
@@ -64,13 +64,13 @@ def test_a_guest_that_is_stopped_is_told_when_it_starts(
     guest = guests(str(server.cwd / "b.sock")).go()
     guest.front.stop()
     resize(server, 24 * MIB, "now")
-    assert not guest.front.config_change_pending()
+    assert guest.front.config_unchanged()
     guest.front.start()
     assert guest.front.config_change_pending()
     assert capacity(guest) == 24 * MIB
     guest.front.stop()
     guest.front.start()
-    assert not guest.front.config_change_pending()
+    assert guest.front.config_unchanged()
 
 
 def test_a_message_that_was_ignored_is_repeated_at_the_next_start(
@@ -107,7 +107,7 @@ def test_an_image_that_shrank_is_not_followed(server: ServeProcess, guests: Call
     resize(server, 8 * MIB, f"disk d0: its image has shrunk: make it {16 * MIB} bytes again")
     assert guest.request(blk.RequestType.IN, 12 * 2048, room=512)[0] == blk.Status.IOERR
     assert guest.read(0, 512) == bytes(512)
-    assert not guest.front.config_change_pending()
+    assert guest.front.config_unchanged()
     os.truncate(server.cwd / "a.img", 16 * MIB)
     assert guest.read(12 * 2048, 512) == bytes(512)
 
