@@ -83,6 +83,14 @@ def held(rig: FaultRig, name: str, count: int = 1) -> None:
         time.sleep(0.01)
 
 
+@contextmanager
+def lasting(seconds: float) -> Iterator[None]:
+    """What is done here takes at least so long; how much longer is the machine's business."""
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun >= seconds
+
+
 def stays_open(queue: DriverQueue, request: Request, seconds: float = 0.2) -> None:
     """Nothing completes the request in that time: a test of nothing happening has to wait for some."""
     deadline = time.monotonic() + seconds

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_rig import FaultRig, fault_rig, held, stays_open
+from fault_rig import FaultRig, fault_rig, held, lasting, stays_open
 
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 from qemu_odx.wire.virtio import blk as wire
@@ -97,9 +97,8 @@ def test_stall_and_delay(rig: FaultRig) -> None:
     rig.faults.release(name)
     assert rig.wait_for(rig.blk.queue, request).data_in == bytes([Status.OK])
     assert image(rig, 300, 512) == b"s" * 512
-    with rig.fault("export=b.sock,op=FLUSH,action=delay,seconds=0.3,when=after"):
+    with rig.fault("export=b.sock,op=FLUSH,action=delay,seconds=0.3,when=after"), lasting(0.3):
         request = post(rig, RequestType.FLUSH, 0)
-        stays_open(rig.blk.queue, request, 0.15)
         assert rig.wait_for(rig.blk.queue, request).data_in == bytes([Status.OK])
 
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from fault_rig import FaultRig, fault_rig, held, scsi_end, stays_open
+from fault_rig import FaultRig, fault_rig, held, lasting, scsi_end, stays_open
 from guests import Blk, eventually
 
 from qemu_odx.faults.actions import STATUSES
@@ -221,10 +221,9 @@ def test_an_abort_ends_what_stalls(rig: FaultRig) -> None:
 
 def test_delay_is_real_time_without_a_virtual_clock(rig: FaultRig, initiator: Initiator) -> None:
     """The answer does not come before its time; others do."""
-    with rig.fault("op=READ(16),lba=73,action=delay,seconds=0.3"):
+    with rig.fault("op=READ(16),lba=73,action=delay,seconds=0.3"), lasting(0.3):
         request = rig.scsi.submit(0, READ_ONE[:9] + bytes([73]) + READ_ONE[10:], room=512)
         assert initiator.command(0, "00").good
-        stays_open(rig.scsi.queue, request, 0.15)
         assert scsi_end(rig.wait_for(rig.scsi.queue, request)) == (Response.OK, 0, b"")
 
 
@@ -269,9 +268,9 @@ def test_rules_stack(rig: FaultRig, initiator: Initiator) -> None:
     slow = rig.faults.add("op=READ(16),action=delay,seconds=0.2")
     bad = rig.faults.add("op=READ(16),nth=2,sense=internal-target-failure")
     assert initiator.read(0, 0, 1).good
-    request = rig.scsi.submit(0, READ_ONE, room=512)
-    stays_open(rig.scsi.queue, request, 0.1)
-    assert scsi_end(rig.wait_for(rig.scsi.queue, request))[1] == 2
+    with lasting(0.2):
+        request = rig.scsi.submit(0, READ_ONE, room=512)
+        assert scsi_end(rig.wait_for(rig.scsi.queue, request))[1] == 2
     assert (rig.faults.find(slow)["fired"], rig.faults.find(bad)["fired"]) == (2, 1)
     assert (rig.faults.find(slow)["state"], rig.faults.find(bad)["state"]) == ("armed", "spent")
 
