@@ -270,14 +270,18 @@ def test_requests_that_were_running_when_the_server_died_run_again(
         "type=vhost-user-blk,socket=s,disk=d0",
     ]
     data = [os.urandom(4 * MIB) for _ in range(LARGE // (4 * MIB))]
-    with ServeProcess(arguments, cwd=tmp_path) as first:
-        guest = guests(str(tmp_path / "s"), ram=GuestRam(LARGE + 16 * MIB)).go()
-        headers = [blk.HEADER.pack(blk.RequestType.OUT, 0, 8192 * n) for n in range(len(data))]
-        writes = [guest.queue.submit(*pair) for pair in zip(map(bytes.__add__, headers, data), repeat(1))]
-        while not guest.queue.used_pending():
-            pass
-        first.kill()
-    assert guest.queue.used_pending() < len(data), "all were done before the kill: nothing was shown"
+    headers = [blk.HEADER.pack(blk.RequestType.OUT, 0, 8192 * n) for n in range(len(data))]
+    for _ in range(10):
+        with ServeProcess(arguments, cwd=tmp_path) as first:
+            guest = guests(str(tmp_path / "s"), ram=GuestRam(LARGE + 16 * MIB)).go()
+            writes = [guest.queue.submit(*pair) for pair in zip(map(bytes.__add__, headers, data), repeat(1))]
+            while not guest.queue.used_pending():
+                pass
+            first.kill()
+        if guest.queue.used_pending() < len(data):
+            break
+    else:
+        raise AssertionError("all were done before each kill: nothing was shown")
     with ServeProcess(arguments, cwd=tmp_path):
         guest.front.resume()
         while any(write.written is None for write in writes):
@@ -292,7 +296,7 @@ def test_requests_that_were_running_when_the_server_died_run_again(
 
 def test_a_reconnecting_front_end_is_told_of_a_change(server: ServeProcess, guest: Blk) -> None:
     """It does not read the configuration again by itself: the disk may have grown meanwhile."""
-    assert not guest.front.config_change_pending()
+    assert guest.front.config_unchanged()
     guest.front.lose()
     guest.front.resume()
     assert guest.front.config_change_pending()

@@ -99,10 +99,12 @@ def test_populate_of_the_whole_disk_takes_no_space(server: Path) -> None:
     with ScsiGuest(server / "s.sock") as guest:
         for at in range(0, BLOCKS, 2048):
             assert guest.initiator.write(0, at, 2048, os.urandom(MIB)).good
-        used = os.statvfs(server).f_bfree
-        guest.initiator.token(0, [Range(0, BLOCKS)])
-        spent = (used - os.statvfs(server).f_bfree) * os.statvfs(server).f_frsize
-    assert spent < 32 * MIB  # others write to this file system too
+        spent = []
+        for _ in range(5):  # others write to this file system too
+            before = os.statvfs(server).f_bfree
+            guest.initiator.token(0, [Range(0, BLOCKS)])
+            spent.append((before - os.statvfs(server).f_bfree) * os.statvfs(server).f_frsize)
+    assert min(spent) < 32 * MIB
 
 
 def test_background_copy_is_polled_until_done(server: Path) -> None:
@@ -121,16 +123,22 @@ def test_background_copy_is_polled_until_done(server: Path) -> None:
 
 
 def test_other_io_goes_on_during_a_copy(server: Path) -> None:
-    """A read posted after a long copy is answered while the copy runs, or the copy was too quick to tell."""
+    """A read posted after a long copy is answered while the copy runs; again where the copy was too quick to tell."""
     with ScsiGuest(server / "s.sock") as guest:
         for at in range(0, BLOCKS, 2048):
             assert guest.initiator.write(0, at, 2048, os.urandom(MIB)).good
         token = guest.initiator.token(0, [Range(0, BLOCKS)])
-        assert guest.initiator.write_token(1, token, [Range(0, BLOCKS)], identifier=5, immediate=True).good
-        assert guest.initiator.read(0, 0, 8).good
-        status = TokenInformation.parse(guest.initiator.information(0, 5).data).status
-        assert status.status == 0x12
-        assert guest.initiator.abort_copy(0, 5).good
+        for number in range(1000, 1020):
+            write = guest.initiator.write_token(
+                1, token, [Range(0, BLOCKS)], identifier=number, immediate=True
+            )
+            assert write.good
+            assert guest.initiator.read(0, 0, 8).good
+            status = TokenInformation.parse(guest.initiator.information(0, number).data).status
+            if status.status == 0x12 and guest.initiator.abort_copy(0, number).good:
+                break
+        else:
+            raise AssertionError("no read was ever answered before the copy had ended")
 
 
 def test_unit_reset_answers_and_drops_results(server: Path) -> None:
