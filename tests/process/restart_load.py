@@ -90,6 +90,13 @@ class Load:
         while time.monotonic() < end:
             self.collect()
 
+    def run_until(self, kinds: set[str], number: int) -> None:
+        """Let it go on until there was so much of each kind."""
+        deadline = time.monotonic() + PATIENCE
+        while min(self.counts.get(kind, 0) for kind in kinds) < number:
+            assert time.monotonic() < deadline, self.counts
+            self.collect()
+
     def drain(self) -> None:
         """Let everything that has begun end."""
         self.stopping = True
