@@ -87,9 +87,9 @@ class Load:
                 self.ended += 1
 
     def some(self) -> None:
-        """Let a while pass, and at least one request."""
-        before, until = self.ended, time.monotonic() + 0.02
-        while time.monotonic() < until or self.ended == before:
+        """Let a while pass, and at least a queue's worth of requests."""
+        enough, until = self.ended + DEPTH, time.monotonic() + 0.02
+        while time.monotonic() < until or self.ended < enough:
             self.fill()
             self.collect()
 

@@ -38,13 +38,16 @@ def resident(pid: int) -> int:
 
 
 def test_an_idle_server_uses_no_processor(server: ServeProcess, guest: Blk) -> None:
-    """Two seconds after a burst, with the guest still there: looking at the queue has ended."""
+    """After a burst, with the guest still there: looking at the queue ends, on a slow machine a little later."""
     for _ in range(500):
         guest.read(0, 4096)
-    time.sleep(0.2)
-    before = cpu_seconds(server.pid)
-    time.sleep(2)
-    assert cpu_seconds(server.pid) - before <= 0.03
+    used = []
+    while not used or (used[-1] > 0.03 and len(used) < 10):
+        time.sleep(0.2)
+        before = cpu_seconds(server.pid)
+        time.sleep(2)
+        used.append(cpu_seconds(server.pid) - before)
+    assert used[-1] <= 0.03, used
     assert guest.read(0, 512) == bytes(512)
 
 

@@ -148,7 +148,7 @@ def test_descriptors_that_change_all_the_time(stage: Stage, server: ServeProcess
     thread.start()
     count, deadline = 0, time.monotonic() + 3
     try:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or count <= 100:
             stage.send(0)
             ((head, written),) = stage.answers()
             assert head == 0
@@ -157,13 +157,15 @@ def test_descriptors_that_change_all_the_time(stage: Stage, server: ServeProcess
     finally:
         over.set()
         thread.join()
-    assert count > 100
     assert stage.queue.used_pending() == 0
     assert server.errors() == ""
 
 
 def test_a_header_that_changes_all_the_time(stage: Stage, server: ServeProcess) -> None:
-    """The type and the sector are looked at once: never anything outside of the disk, never a write of a read."""
+    """The type and the sector are looked at once: never anything outside of the disk, never a write of a read.
+
+    It goes on until good requests and bad ones were seen.
+    """
     stage.ram.write(stage.data, b"\xdd" * 4096)
     headers = [READ, blk.HEADER.pack(0, 0, 1 << 54), blk.HEADER.pack(0, 0, SIZE // 512 - 1), bytes([9]) * 16]
     over = threading.Event()
@@ -171,23 +173,25 @@ def test_a_header_that_changes_all_the_time(stage: Stage, server: ServeProcess) 
     thread.start()
     seen, deadline = set(), time.monotonic() + 2
     try:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline or not {blk.Status.OK, blk.Status.IOERR} <= seen:
             stage.chain(*stage.whole)
             stage.answers()
             seen.add(stage.ram.read(stage.status, 1)[0])
     finally:
         over.set()
         thread.join()
-    assert {blk.Status.OK, blk.Status.IOERR} <= seen
     assert server.errors() == ""
 
 
 def test_an_index_that_changes_all_the_time(stage: Stage, server: ServeProcess) -> None:
-    """At most one line; then the ring is out of service, or it is not."""
+    """One line; then the ring is out of service. Which of the values is seen is up to the two processes."""
     chance = random.Random(3)
     for _ in range(3000):
         stage.queue.set_avail_index(chance.choice([stage.queue._published, chance.randrange(1 << 16)]))
         stage.queue.kick()
+    stage.queue.set_avail_index(stage.queue._published + 1000 & 0xFFFF)
+    stage.queue.kick()
+    eventually(lambda: server.errors().endswith("\n"), "it was not noticed")
     stage.guest.front.sync()
     assert len(server.errors().splitlines()) == 1
 
