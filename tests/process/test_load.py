@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from guests import eventually
 
 from qemu_odx.testing.serve import ServeProcess
 
@@ -90,9 +90,9 @@ def test_wrong_data_are_found(server: ServeProcess, program: Path) -> None:
     more = ("--verify", "--seconds", "3000", "--depth", "4")
     thread = threading.Thread(target=lambda: found.append(load(program, server.sockets[0], *more)))
     thread.start()
-    time.sleep(1.5)
     with (server.cwd / "a.img").open("rb+") as image:
         at = SPAN // 2 + 100
+        eventually(lambda: any(os.pread(image.fileno(), 4096, SPAN - 4096)), "it was never filled")
         byte = os.pread(image.fileno(), 1, at)[0]
         os.pwrite(image.fileno(), bytes([byte ^ 1]), at)
     thread.join()
