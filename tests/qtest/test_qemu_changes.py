@@ -85,7 +85,7 @@ def touch(machine: QtestMachine, gpa: int, length: int) -> None:
 def migrate(machine: QtestMachine, file: Path, reader: Reader) -> int:
     """Migrate to a file, slowly, reading all the while; the number of reads."""
     machine.ram.write(32 * MIB, os.urandom(24 * MIB))  # so that it takes its time
-    machine.qmp("migrate-set-parameters", **{"max-bandwidth": 12 * MIB})
+    machine.qmp("migrate-set-parameters", **{"max-bandwidth": 2 * MIB})
     machine.qmp("migrate", uri=f"exec:cat > {file}")
     reads = 0
     while reads < READS or status(machine) == "setup":
