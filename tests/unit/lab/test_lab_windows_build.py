@@ -22,6 +22,7 @@ from qemu_odx.lab.phases import Silent
 from qemu_odx.lab.qemu import GuestSpec, qemu_command
 from qemu_odx.lab.system_disk import SystemDisk
 from qemu_odx.lab.windows_image import build as module
+from qemu_odx.lab.windows_image import install
 from qemu_odx.lab.windows_image.build import WindowsBuild, Wishes
 from qemu_odx.lab.windows_image.golden import find_golden
 
@@ -49,6 +50,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_bytes(name.encode())
     monkeypatch.setattr("qemu_odx.lab.disk_image.FIRMWARE_FOLDERS", (folder,))
     monkeypatch.setattr(module, "SMALLEST_DISK", "16M")
+    monkeypatch.setattr(install, "POLL_SECONDS", 0.01)  # each look at a machine is a step of its script
     return tmp_path / "cache" / "qemu-odx" / "images"
 
 
