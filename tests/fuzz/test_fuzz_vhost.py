@@ -125,14 +125,23 @@ def test_kept_inputs_see_a_broken_back_end(
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python or processor"
 )
-@pytest.mark.parametrize("name", PLAYS)
-def test_a_minute_of_new_inputs(tmp_path: Path, name: str) -> None:
-    """See `ring_play.py` and `session_play.py` for what must hold."""
-    new = tmp_path / "new"
-    new.mkdir()
+def test_a_minute_of_new_inputs(tmp_path: Path) -> None:
+    """See `ring_play.py` and `session_play.py` for what must hold. Both in the same minute."""
+    running = {name: start(tmp_path, name) for name in PLAYS}
+    for process in running.values():
+        process.wait()
+    for name, process in running.items():
+        said = (tmp_path / f"{name}.log").read_text()
+        failing = [path.read_bytes().hex() for path in (tmp_path / name).iterdir() if path.is_file()]
+        assert process.returncode == 0, f"{said[-2000:]}\nfailing input, as hex: {failing}"
+        assert int(said.split("stat::number_of_executed_units:")[1].split()[0]) > len(inputs(name))
+
+
+def start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """A fuzzer that has a folder and a log of its own."""
+    own = folder / name
+    (own / "new").mkdir(parents=True)
     command = [sys.executable, FOLDER / f"fuzz_{name}.py", f"-max_total_time={SECONDS}", "-len_control=0"]
-    command += [f"-artifact_prefix={tmp_path}/", "-print_final_stats=1", new, FOLDER / "corpus" / name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    failing = [path.read_bytes().hex() for path in tmp_path.iterdir() if path.is_file()]
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-2000:]}\nfailing input, as hex: {failing}"
-    assert int(done.stderr.split("stat::number_of_executed_units:")[1].split()[0]) > len(inputs(name))
+    command += [f"-artifact_prefix={own}/", "-print_final_stats=1", own / "new", FOLDER / "corpus" / name]
+    with (folder / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=own)
