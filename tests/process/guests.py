@@ -95,7 +95,7 @@ def frozen(server: ServeProcess) -> Iterator[None]:
 
 def eventually(true: Callable[[], bool], what: str) -> None:
     """Wait for something that a connection's end brings about."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)

@@ -95,7 +95,7 @@ class Load:
 
     def drain(self) -> None:
         """Wait for all of it."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.running:
             self.collect()
             assert time.monotonic() < deadline, f"never completed: {self.running}"
