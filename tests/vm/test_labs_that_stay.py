@@ -99,7 +99,10 @@ def test_commands_run_in_the_guest_that_is_meant(labs: Scratch) -> None:
     """Each guest has its own devices; exit code, output and error are those of the command."""
     scsi, blk = "ls /sys/class/scsi_disk | wc -l", "ls -d /sys/block/vd* | wc -l"
     for guest, units, disks in (("pair/a", 2, 1), ("pair/b", 1, 2), ("one", 2, 3)):
-        done = labs.run("exec", guest, f"sleep 1; {scsi}; {blk}")
+        found = f'"$({scsi}) $({blk})" = "{units} {disks}"'  # Linux takes its time
+        done = labs.run(
+            "exec", guest, f"for i in $(seq 300); do [ {found} ] && break; sleep 0.1; done; {scsi}; {blk}"
+        )
         assert done.stdout.split() == [str(units), str(disks)], guest
     done = labs.run("exec", "one", "echo out; echo err >&2; exit 9")
     assert (done.returncode, done.stdout, done.stderr) == (9, "out\n", "err\n")
@@ -156,7 +159,8 @@ def test_shell_at_a_terminal(labs: Scratch, client: str) -> None:
         await_text(ours, "# ")
         os.write(ours, b"sleep 500\n")
         await_text(ours, "sleep 500")
-        time.sleep(0.5)
+        while "sleep 500" not in labs.run("exec", "one", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '").stdout:
+            pass
         os.write(ours, b"\x03")
         await_text(ours, "# ")
         os.write(ours, b"tty; exit $((30 + 4))\n")

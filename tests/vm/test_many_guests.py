@@ -1,6 +1,6 @@
 """Many guests on one server: mixed load with every byte compared, and tokens that go from each guest to the next.
 
-`ODX_SOAK_GUESTS` (3) and `ODX_SOAK_SECONDS` (25) make it larger and longer.
+`ODX_SOAK_GUESTS` (3) and `ODX_SOAK_SECONDS` (15) make it larger and longer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qemu_odx.lab.image import Image
 
 GUESTS = int(os.environ.get("ODX_SOAK_GUESTS", "3"))
-SECONDS = float(os.environ.get("ODX_SOAK_SECONDS", "25"))
+SECONDS = float(os.environ.get("ODX_SOAK_SECONDS", "15"))
 MIB = 1 << 20
 SIZE = 128 * MIB
 PATIENCE = 240.0
