@@ -21,7 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/vm/" in item.path.as_posix():
             item.add_marker(pytest.mark.vm)
-            item.add_marker(pytest.mark.timeout(300))
+            if item.get_closest_marker("timeout") is None:  # a test's own would hide its module's
+                item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")
