@@ -66,7 +66,7 @@ def test_let_in(place: Bench, image: Image, name: str, access: str) -> None:
 def test_kept_out(place: Bench, image: Image) -> None:
     """A private socket of root: QEMU would try for ever to connect; the start is given up and says who may."""
     backend, socket = server(place, "private", "mode=0600")
-    _, machine = machine_of(place, image, socket, 10.0)
+    _, machine = machine_of(place, image, socket, 4.0)
     try:
         with pytest.raises(LabError, match=r"does not let QEMU in.*socket-group="):
             machine.start()

@@ -222,7 +222,7 @@ def test_silent_server_ends_the_start(place: Bench, image: Image) -> None:
         silent.listen()
         place.let_in(path)
         spec = GuestSpec(place.image(image), "tcg", blk_sockets=(path,))
-        machine = place.machine(spec, "silent", seconds=8.0)
+        machine = place.machine(spec, "silent", seconds=4.0)
         threads = threading.active_count()
         with pytest.raises(LabError, match="does not answer"):
             machine.start()
