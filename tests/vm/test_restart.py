@@ -38,6 +38,7 @@ FIO = (
 FIND = "grep -l '^{serial}$' /sys/block/vd*/serial | cut -d/ -f4"
 COMPLAINTS = "dmesg | grep -iE 'i/o error|abort|reset'"
 """Linux tells of the power-on attention of each SCSI disk when it finds it; of a restart there is to be no word."""
+FOUND = "for i in $(seq 300); do [ $(ls -d /sys/block/sd* 2> /dev/null | wc -l) = {number} ] && break; sleep 0.1; done"
 COPIES = (
     "while ! [ -e /tmp/stop ]; do python3 {scripts}/odx_copy.py {arguments} 2>>/tmp/copies.err >>/tmp/copies"
     " || echo failed >>/tmp/copies; done"
@@ -74,6 +75,7 @@ def play(
         node = guest.shell.run(FIND.format(serial="odx-fio"), seconds=60).stdout.strip()
         in_background(guest, f"{FIO} --filename=/dev/{node}", FIO_STATUS)
         in_background(guest, COPIES.format(scripts=SCRIPTS, arguments=arguments), COPIES_STATUS)
+        guest.shell.run(FOUND.format(number=len(scsi)), seconds=60)
         before = guest.shell.run(COMPLAINTS, seconds=60).stdout
         chance = random.Random(5)
         time.sleep(3)
