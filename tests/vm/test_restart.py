@@ -38,7 +38,7 @@ FIO = (
 FIND = "grep -l '^{serial}$' /sys/block/vd*/serial | cut -d/ -f4"
 COMPLAINTS = "dmesg | grep -iE 'i/o error|abort|reset'"
 """Linux tells of the power-on attention of each SCSI disk when it finds it; of a restart there is to be no word."""
-FOUND = "for i in $(seq 300); do [ $(ls -d /sys/block/sd* 2> /dev/null | wc -l) = {number} ] && break; sleep 0.1; done"
+FOUND = "for i in $(seq 300); do [ $(ls /sys/block | grep -c '^sd') = {number} ] && break; sleep 0.1; done"
 COPIES = (
     "while ! [ -e /tmp/stop ]; do python3 {scripts}/odx_copy.py {arguments} 2>>/tmp/copies.err >>/tmp/copies"
     " || echo failed >>/tmp/copies; done"
