@@ -1,4 +1,4 @@
-"""Where the I/O of one device runs: small and cached on the event loop, the rest on a worker.
+"""Where the I/O of one device runs: small and cached on the event loop, the rest beside it.
 
 A thread hand-off costs ten times a cached 4 KiB read, so only what may wait for the host goes to the runner.
 May import `port.py`. Next: `done` of the device writes the status and the used ring.
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 INLINE_LIMIT = 1 << 20
 """Bytes of the longest transfer on the event loop. Copying so many takes some 100 µs; threads, which have to take
 turns with the interpreter, move less in the same time on two processors."""
+LONG_READ = 1 << 18
+"""Bytes of the shortest read that the runner does apart, if it can, without a try at the page cache: copying so
+many costs more than the way there and back."""
 TRY_AGAIN = 16
 """Reads that go to the disk at once after one that was not cached."""
 
@@ -52,23 +55,25 @@ class DiskQueue:
     def read(self, offset: int, into: Sequence[memoryview], done: Done) -> None:
         """Fill the buffers from `offset` on."""
         length = total(into)
-        if length <= self._inline_limit:
-            if self._misses:  # these come in rows: spare most of the vain tries
-                self._misses -= 1
-                self._read_beside(offset, into, length, done)
-                return
+        if length >= LONG_READ and self._read_beside(offset, into, length, done):
+            return
+        if length > self._inline_limit:
+            self._submit(lambda: self.disk.read(offset, into), done)
+            return
+        if self._misses:  # these come in rows: spare most of the vain tries
+            self._misses -= 1
+        else:
             try:
-                missed = not self.disk.try_read(offset, into)
+                found = self.disk.try_read(offset, into)
             except OSError as error:
                 done(_errno(error))
                 return
-            if not missed:
+            if found:
                 done(0)
-            else:
-                self._misses = TRY_AGAIN
-                self._read_beside(offset, into, length, done)
-            return
-        self._submit(lambda: self.disk.read(offset, into), done)
+                return
+            self._misses = TRY_AGAIN
+        if not self._read_beside(offset, into, length, done):
+            self._submit(lambda: self.disk.read(offset, into), done)
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
         """Write the buffers from `offset` on."""
@@ -94,24 +99,21 @@ class DiskQueue:
         """Zero the range; `unmap` allows freeing the space."""
         self._submit(lambda: self.disk.write_zeroes(offset, length, unmap=unmap), done)
 
-    def _read_beside(self, offset: int, into: Sequence[memoryview], length: int, done: Done) -> None:
-        """What the page cache lacks: by the runner's own means, else (or if that ends badly) by a worker."""
+    def _read_beside(self, offset: int, into: Sequence[memoryview], length: int, done: Done) -> bool:
+        """By the runner's own means, if it has any; if that ends badly, by a worker."""
 
         def ended(result: int) -> None:
             self._pending -= 1
             if result == length:
                 self._end(done, 0)
             else:
-                self._submit(job, done)
-
-        def job() -> None:
-            self.disk.read(offset, into)
+                self._submit(lambda: self.disk.read(offset, into), done)
 
         fd = self.disk.descriptor
-        if fd is not None and self._runner.read(fd, offset, into, ended):
-            self._pending += 1
-        else:
-            self._submit(job, done)
+        if fd is None or not self._runner.read(fd, offset, into, ended, apart=length >= LONG_READ):
+            return False
+        self._pending += 1
+        return True
 
     def _submit(self, job: Callable[[], None], done: Done) -> None:
         def finished(result: BaseException | None) -> None:

@@ -195,9 +195,12 @@ class Disk(Protocol):
 class Runner(Protocol):
     """Runs slow work off the event loop. Implemented by `server/workers.py`; tests have an inline one."""
 
-    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
         """Read from a file beside the event loop; then call `done` on it with the bytes read or a negative errno.
 
+        `apart`: the bytes are to be copied by another thread than the loop's, even those that the page cache has.
         False: that is not possible now, nothing was done: run a job that reads.
         """
 

@@ -26,8 +26,9 @@ class Polling:
     """The queues that are looked at now.
 
     Attributes:
-        jobs: of worker threads, not yet ended. While there are any, nobody looks: a thread that wants the
-            interpreter would wait for it until its patience ends (`sys.getswitchinterval`), not a moment.
+        jobs: of threads, ours or the kernel's, not yet ended. While there are any, nobody looks: of ours, one that
+            wants the interpreter would wait for it until its patience ends (`sys.getswitchinterval`), not a moment;
+            one of the kernel's wants a processor.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:

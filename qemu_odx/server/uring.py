@@ -1,7 +1,7 @@
 """io_uring: reads that the kernel does beside the event loop, without a thread of ours.
 
-Imports nothing of ours. `server/workers.py` uses it for small reads that must come from the disk: a hand-over to a
-worker thread costs ten times as much. (Long transfers are better done by threads: they copy in parallel.) Two
+Imports nothing of ours. `server/workers.py` uses it for reads that must come from the disk, a hand-over to a worker
+thread costs ten times as much; and for long reads, which threads of the kernel's copy without our interpreter. Two
 rings in memory shared with the kernel, spoken to by three system calls; as x86 keeps the order of stores, a plain
 store of an index publishes what was stored before it.
 Sources: io_uring_setup(2), io_uring_enter(2), io_uring_register(2); linux/io_uring.h for numbers and layouts.
@@ -25,12 +25,13 @@ _OFF_RINGS, _OFF_ENTRIES = 0, 0x10000000  # IORING_OFF_SQ_RING, IORING_OFF_SQES
 _FEATURES: Final = 1 | 1 << 2  # IORING_FEAT_SINGLE_MMAP, IORING_FEAT_SUBMIT_STABLE
 _REGISTER_EVENTFD: Final = 4
 _READV, _READ = 1, 22  # IORING_OP_*
+_ASYNC: Final = 1 << 4  # IOSQE_ASYNC
 _PARAMS: Final = Struct("=4xI4x8xI16x10I10I")
 """struct io_uring_params from cq_entries on: features, then offsets of the two rings."""
 _ENTRY: Final = Struct("=BBHiQQIIQ24x")
 """struct io_uring_sqe: opcode, flags, ioprio, fd, off, addr, len, rw_flags, user_data."""
-_RESULT: Final = Struct("=QiI")
-"""struct io_uring_cqe: user_data, res, flags."""
+_RESULT: Final = Struct("=Qi4x")
+"""struct io_uring_cqe: user_data, res."""
 _VECTOR: Final = Struct("@PN")
 """struct iovec."""
 
@@ -80,7 +81,9 @@ class Uring:
         self._rings = mmap.mmap(self._fd, size, offset=_OFF_RINGS)
         self._longs = memoryview(self._rings)[: size // 4 * 4].cast("I")
         self._sq_tail, self._sq_mask = sq[1] // 4, self._longs[sq[2] // 4]
-        self._sq_array = sq[6] // 4
+        array = sq[6] // 4
+        for slot in range(self._sq_mask + 1):  # entry `n` is always handed over in place `n`
+            self._longs[array + slot] = slot
         self._cq_head, self._cq_tail = cq[0] // 4, cq[1] // 4
         self._cq_mask, self._results = self._longs[cq[2] // 4], cq[5]
         self._entries = mmap.mmap(self._fd, (self._sq_mask + 1) * _ENTRY.size, offset=_OFF_ENTRIES)
@@ -90,7 +93,9 @@ class Uring:
         """Reads whose `done` has not been called."""
         return len(self._running)
 
-    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
         """Queue a read; its result is the bytes read, or a negative errno. False: there is no room for it.
 
         Args:
@@ -98,29 +103,30 @@ class Uring:
             offset: in the file.
             into: buffers, which stay in use until the end.
             done: what `reap` returns with the result.
+            apart: a thread of the kernel's is to copy, even what the page cache has; else `submit` does that.
         """
         if len(self._running) >= self._limit or len(into) > MAX_BUFFERS or self.queued > self._sq_mask:
             return False
-        pointers = [_Byte.from_buffer(buffer) for buffer in into]
-        self._number = number = self._number + 1
-        self._running[number] = done, pointers  # these keep the memory mapped
-        if len(pointers) == 1:
-            address, length, opcode = _address_of(pointers[0]), len(into[0]), _READ
+        if len(into) == 1:
+            pointer = _Byte.from_buffer(into[0])  # keeps the memory mapped
+            kept: object = pointer
+            address, length, opcode = _address_of(pointer), len(into[0]), _READ
         else:
+            pointers = [_Byte.from_buffer(buffer) for buffer in into]
             vectors = bytearray().join(map(_VECTOR.pack, map(_address_of, pointers), map(len, into)))
             self._kept.append(vectors)
             address, length, opcode = _address_of(_Byte.from_buffer(vectors)), len(pointers), _READV
-        self._push(opcode, 0, 0, fd, offset, address, length, 0, number)
-        return True
-
-    def _push(self, *entry: int) -> None:
-        """The fields of `_ENTRY`."""
-        tail = self._longs[self._sq_tail]
-        slot = tail & self._sq_mask
-        _ENTRY.pack_into(self._entries, slot * _ENTRY.size, *entry)
-        self._longs[self._sq_array + slot] = slot
-        self._longs[self._sq_tail] = (tail + 1) & _MASK
+            kept = pointers
+        self._number = number = self._number + 1
+        self._running[number] = done, kept
+        longs, tail = self._longs, self._sq_tail
+        at = longs[tail]
+        flags = _ASYNC if apart else 0
+        place = (at & self._sq_mask) * _ENTRY.size
+        _ENTRY.pack_into(self._entries, place, opcode, flags, 0, fd, offset, address, length, 0, number)
+        longs[tail] = (at + 1) & _MASK
         self.queued += 1
+        return True
 
     def submit(self) -> bool:
         """Hand what was queued to the kernel; False: it lacks memory just now, try again in a while."""
@@ -143,7 +149,7 @@ class Uring:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.eventfd)
         while head != longs[self._cq_tail]:
-            number, result, _ = _RESULT.unpack_from(
+            number, result = _RESULT.unpack_from(
                 self._rings, self._results + (head & self._cq_mask) * _RESULT.size
             )
             head = (head + 1) & _MASK

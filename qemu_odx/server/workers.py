@@ -50,16 +50,28 @@ class Workers:
                 self._ring = Uring()
                 loop.watch(self._ring.eventfd, self._reap)
 
-    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
         """By io_uring, where there is one: handed over at the end of the loop's turn, all in one call."""
         ring = self._ring
         if ring is None:
             return False
         first = not ring.queued
-        started = ring.read(fd, offset, into, done)
+        started = ring.read(fd, offset, into, self._job_ended(done) if apart else done, apart=apart)
         if started and first:
             self._loop.at_turn_end(self._hand_over)
+        self._loop.polling.jobs += started and apart
         return started
+
+    def _job_ended(self, done: Callable[[int], None]) -> Callable[[int], None]:
+        """`done`, and one job less."""
+
+        def ended(result: int) -> None:
+            self._loop.polling.jobs -= 1
+            done(result)
+
+        return ended
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """Run `job` on a worker; then call `done` on the event loop with its result or its exception."""

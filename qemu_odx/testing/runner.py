@@ -17,9 +17,11 @@ T = TypeVar("T")
 class InlineRunner:
     """Runs each job before `run` returns."""
 
-    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
         """Never: everything is a job."""
-        del fd, offset, into, done
+        del fd, offset, into, done, apart
         return False
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
@@ -40,9 +42,11 @@ class HeldRunner:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
         """Never: everything is a job."""
-        del fd, offset, into, done
+        del fd, offset, into, done, apart
         return False
 
     def run(self, job: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:

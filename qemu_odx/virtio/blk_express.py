@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from qemu_odx.virtio.express import LIMIT, NEXT_WRITE, TRIPLE, Lane, descriptors_of, gather
+from qemu_odx.virtio.express import LIMITS, NEXT_WRITE, TRIPLE, Lane, descriptors_of, gather
 from qemu_odx.wire.virtio.blk import HEADER, HEADER_SIZE, SECTOR, RequestType, Status
 from qemu_odx.wire.virtio.ring import F_NEXT, F_WRITE
 
@@ -63,16 +63,16 @@ class BlkExpress(Lane):
                 views = [ram[data : data + length]]
             else:
                 continue
-            if length > LIMIT or not (0 <= header <= last_header and 0 <= status < size):
+            if not (0 <= header <= last_header and 0 <= status < size):
                 continue
             kind, _, sector = unpack(ram, header)
             offset = sector * SECTOR
             if (offset | length) & mask or offset + length > disk_size:
                 continue
-            if kind == _IN and flags == NEXT_WRITE:
+            if kind == _IN and flags == NEXT_WRITE and length <= LIMITS[_IN]:
                 batch.append((False, offset, length, views))
                 ends.append((head, length + 1, status))
-            elif kind == _OUT and flags == F_NEXT and may_write:
+            elif kind == _OUT and flags == F_NEXT and may_write and length <= LIMITS[_OUT]:
                 batch.append((True, offset, length, views))
                 ends.append((head, 1, status))
         return ((self._disk, batch, ends),) if batch else ()

@@ -15,7 +15,7 @@ from functools import cache
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from qemu_odx.disk.dispatch import INLINE_LIMIT
+from qemu_odx.disk.dispatch import INLINE_LIMIT, LONG_READ
 from qemu_odx.virtio.descriptors import MAX_DESCRIPTORS
 from qemu_odx.wire.virtio.ring import DESCRIPTOR, DESCRIPTOR_SIZE, F_INDIRECT, F_NEXT
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     End = tuple[int, int, int]
     """How a request ends: its head, its used length, and where its status goes in the window."""
 
-LIMIT: Final = INLINE_LIMIT
-"""Bytes of the longest request that is done here: longer ones would keep the other queues waiting."""
+LIMITS: Final = (LONG_READ - 1, INLINE_LIMIT)
+"""Bytes of the longest read and of the longest write that are done here: see `disk/dispatch.py`."""
 TRIPLE: Final = 12
 """Numbers in the flat form of three descriptors."""
 NEXT_WRITE: Final = 3

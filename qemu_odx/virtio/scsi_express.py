@@ -10,7 +10,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from qemu_odx.virtio.express import LIMIT, NEXT_WRITE, TRIPLE, Lane, descriptors_of, gather
+from qemu_odx.virtio.express import LIMITS, NEXT_WRITE, TRIPLE, Lane, descriptors_of, gather
 from qemu_odx.wire.virtio.ring import F_NEXT, F_WRITE
 from qemu_odx.wire.virtio.scsi import COMMAND_SIZE, RESPONSE_SIZE, decode_lun
 
@@ -74,7 +74,7 @@ class ScsiExpress(Lane):
             if (
                 flags | control
                 or count * access.disk.block_size != length
-                or length > LIMIT
+                or length > LIMITS[is_write]
                 or offset + length > access.disk.size
                 or not 0 <= response <= last_response
                 or (is_write and not access.writable)

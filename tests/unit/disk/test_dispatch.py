@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from qemu_odx.disk import file
-from qemu_odx.disk.dispatch import INLINE_LIMIT, TRY_AGAIN, DiskQueue
+from qemu_odx.disk.dispatch import INLINE_LIMIT, LONG_READ, TRY_AGAIN, DiskQueue
 from qemu_odx.disk.memory import memory_disk
 from qemu_odx.testing.runner import HeldRunner, InlineRunner
 
@@ -96,12 +96,16 @@ class BesideRunner(HeldRunner):
     def __init__(self) -> None:
         super().__init__()
         self.reads: list[tuple[int, Callable[[int], None]]] = []
+        self.apart: list[bool] = []
 
-    def read(self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None]) -> bool:
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
         """Remember it."""
         assert fd >= 0
         assert into
         self.reads.append((offset, done))
+        self.apart.append(apart)
         return True
 
 
@@ -112,12 +116,27 @@ def test_a_read_miss_is_done_beside_the_loop(disk: FileDisk, monkeypatch: pytest
     monkeypatch.setattr(disk, "try_read", lambda offset, _: tries.append(offset) or len(tries) > 1)
     for number in range(TRY_AGAIN + 2):
         queue.read(512 * number, [memoryview(bytearray(512))], done.append)
+    assert not any(runner.apart)
     assert [offset for offset, _ in runner.reads] == [512 * number for number in range(TRY_AGAIN + 1)]
     assert tries == [0, 512 * (TRY_AGAIN + 1)]
     assert (done, queue.idle) == ([0], False)
     for _, ended in runner.reads:
         ended(512)
     assert (done, queue.idle, len(runner)) == ([0] * (TRY_AGAIN + 2), True, 0)
+
+
+def test_a_long_read_is_copied_apart(disk: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a try at the page cache; in the ordinary way if the runner cannot."""
+    runner, tries, done = BesideRunner(), [], []
+    queue = DiskQueue(disk, runner)
+    monkeypatch.setattr(disk, "try_read", lambda offset, _: tries.append(offset) or True)
+    queue.read(0, [memoryview(bytearray(LONG_READ))], done.append)
+    assert (tries, done, runner.apart) == ([], [], [True])
+    runner.reads[0][1](LONG_READ)
+    queue.read(512, [memoryview(bytearray(LONG_READ - 1))], done.append)
+    monkeypatch.setattr(runner, "read", lambda *_, **__: False)
+    queue.read(1024, [memoryview(bytearray(LONG_READ))], done.append)
+    assert (tries, done, len(runner)) == ([512, 1024], [0, 0, 0], 0)
 
 
 @pytest.mark.parametrize("result", [511, 0, -errno.EIO, -errno.EFAULT])
