@@ -14,7 +14,7 @@ from qemu_odx.disk.hostfile import total
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qemu_odx.disk.port import Disk, Runner
+    from qemu_odx.disk.port import Disk, Io, Runner
 
     Done = Callable[[int], None]
     """Called once, on the event loop's thread, with 0 or an errno; perhaps before the call returns."""
@@ -25,8 +25,8 @@ turns with the interpreter, move less in the same time on two processors."""
 LONG_READ = 1 << 18
 """Bytes of the shortest read that the runner does apart, if it can, without a try at the page cache: copying so
 many costs more than the way there and back."""
-TRY_AGAIN = 16
-"""Reads that go to the disk at once after one that was not cached."""
+TRY_AGAIN = 64
+"""Reads that are done beside the loop, at once, after one that was not cached."""
 
 
 class DiskQueue:
@@ -39,6 +39,16 @@ class DiskQueue:
         self._pending = 0
         self._misses = 0
         self._on_idle: list[Callable[[], None]] = []
+
+    @property
+    def block_size(self) -> int:
+        """The disk's."""
+        return self.disk.block_size
+
+    @property
+    def size(self) -> int:
+        """The disk's."""
+        return self.disk.size
 
     @property
     def idle(self) -> bool:
@@ -55,7 +65,7 @@ class DiskQueue:
     def read(self, offset: int, into: Sequence[memoryview], done: Done) -> None:
         """Fill the buffers from `offset` on."""
         length = total(into)
-        if length >= LONG_READ and self._read_beside(offset, into, length, done):
+        if length >= LONG_READ and self.read_beside(offset, into, length, done):
             return
         if length > self._inline_limit:
             self._submit(lambda: self.disk.read(offset, into), done)
@@ -72,7 +82,7 @@ class DiskQueue:
                 done(0)
                 return
             self._misses = TRY_AGAIN
-        if not self._read_beside(offset, into, length, done):
+        if not self.read_beside(offset, into, length, done):
             self._submit(lambda: self.disk.read(offset, into), done)
 
     def write(self, offset: int, data: Sequence[memoryview | bytes], done: Done) -> None:
@@ -99,8 +109,22 @@ class DiskQueue:
         """Zero the range; `unmap` allows freeing the space."""
         self._submit(lambda: self.disk.write_zeroes(offset, length, unmap=unmap), done)
 
-    def _read_beside(self, offset: int, into: Sequence[memoryview], length: int, done: Done) -> bool:
-        """By the runner's own means, if it has any; if that ends badly, by a worker."""
+    def try_batch(self, batch: Sequence[Io]) -> Sequence[int]:
+        """As the disk's; what is left of reads is best done by `read_beside`."""
+        if not self._misses:
+            left = self.disk.try_batch(batch)
+            if any(not batch[place][0] for place in left):
+                self._misses = TRY_AGAIN
+            return left
+        writes = [place for place, io in enumerate(batch) if io[0]]
+        self._misses = max(0, self._misses - len(batch) + len(writes))
+        done = set(writes)
+        if writes:
+            done.difference_update(writes[n] for n in self.disk.try_batch([batch[place] for place in writes]))
+        return [place for place in range(len(batch)) if place not in done]
+
+    def read_beside(self, offset: int, into: Sequence[memoryview], length: int, done: Done) -> bool:
+        """By the runner's own means, and if that ends badly by a worker; False: it has none now."""
 
         def ended(result: int) -> None:
             self._pending -= 1

@@ -68,7 +68,8 @@ class HostFile:
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:  # this file system cannot tell; asking again is no use
                 self._nowait = False
-            elif error.errno != errno.EINVAL:  # EINVAL: more than IOV_MAX buffers
+                return self.try_read(offset, into, length)
+            if error.errno != errno.EINVAL:  # EINVAL: more than IOV_MAX buffers
                 raise
             return False
 
@@ -80,7 +81,10 @@ class HostFile:
         for place, (is_write, offset, length, buffers) in enumerate(batch):
             try:
                 done = pwritev(fd, buffers, offset) if is_write else preadv(fd, buffers, offset, flags)
-            except OSError:
+            except OSError as error:
+                if flags and not is_write and error.errno == errno.EOPNOTSUPP:
+                    self._nowait = False  # as in `try_read`
+                    return self.try_batch(batch)
                 done = -1
             if done != length:
                 left.append(place)

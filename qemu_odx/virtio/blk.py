@@ -8,7 +8,7 @@ Clauses: VIRTIO 1.2, 5.2.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from qemu_odx.disk.dispatch import DiskQueue
 from qemu_odx.tap.exchange import Kind, Origin
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from qemu_odx.virtio.chain import Chain
     from qemu_odx.virtio.mailbox import Mailbox
     from qemu_odx.virtio.meter import Meter
-    from qemu_odx.virtio.port import Load, Ring
+    from qemu_odx.virtio.port import Begun, Load, Ring
 
 SEG_MAX: Final = 254
 """Data segments we ask drivers to keep to; Windows' do not, and longer requests are taken too."""
@@ -188,11 +188,10 @@ class BlkDevice:
 
     def start_queue(self, index: int, ring: Ring) -> None:
         """Serve a ring."""
-        disk = cast("Disk", self._window) if self._window else self._disk  # has what the express lane uses
-        express, gate = BlkExpress(disk, ring, self._may_write), self.gate
+        express, gate = BlkExpress(self._io, ring, self._may_write), self.gate
 
-        def lane(heads: Sequence[int], done: list[int]) -> Sequence[int]:
-            return heads if gate.taps or self._kept_out(False) else express(heads, done)
+        def lane(heads: Sequence[int], done: list[int], begun: Begun) -> Sequence[int]:
+            return heads if gate.taps or self._kept_out(False) else express(heads, done, begun)
 
         self._queues.start(index, ring, partial(self._handle, index), lane)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cache
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qemu_odx.disk.dispatch import INLINE_LIMIT, LONG_READ
 from qemu_odx.virtio.descriptors import MAX_DESCRIPTORS
@@ -22,14 +22,22 @@ from qemu_odx.wire.virtio.ring import DESCRIPTOR, DESCRIPTOR_SIZE, F_INDIRECT, F
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from qemu_odx.disk.port import Disk, Io
+    from qemu_odx.disk.port import Io
     from qemu_odx.virtio.memory import Window
-    from qemu_odx.virtio.port import Ring
+    from qemu_odx.virtio.port import Begun, Ring
 
     Flat = tuple[int, ...]
     """Address, length, flags, next; address, length, flags, next; ... of the descriptors of one chain."""
-    End = tuple[int, int, int]
-    """How a request ends: its head, its used length, and where its status goes in the window."""
+    End = tuple[int, int, int, Flat]
+    """How a request ends: its head, its used length, where its status goes in the window; and its descriptors."""
+
+
+class Store(Protocol):
+    """What does the I/O of a lane, as far as that needs not wait."""
+
+    def try_batch(self, batch: Sequence[Io]) -> Sequence[int]:
+        """As `disk/port.Disk.try_batch`."""
+
 
 LIMITS: Final = (LONG_READ - 1, INLINE_LIMIT)
 """Bytes of the longest read and of the longest write that are done here: see `disk/dispatch.py`."""
@@ -57,28 +65,36 @@ class Lane(ABC):
         self._good = good
 
     @abstractmethod
-    def _parse(self, heads: Sequence[int], window: Window) -> Iterable[tuple[Disk, list[Io], list[End]]]:
+    def _parse(self, heads: Sequence[int], window: Window) -> Iterable[tuple[Store, list[Io], list[End]]]:
         """The plain requests as I/O of some disks, with the end of each.
 
         Everything is compared in the copy that was made: what the guest writes meanwhile changes nothing.
         """
 
-    def __call__(self, heads: Sequence[int], done: list[int]) -> Sequence[int]:
+    def _begin(self, io: Io, end: End, ram: memoryview, begun: Begun) -> bool:
+        """Begin what would have to wait, if that is possible; `end` it later."""
+        del io, end, ram, begun
+        return False
+
+    def __call__(self, heads: Sequence[int], done: list[int], begun: Begun) -> Sequence[int]:
         """Execute what is plain."""
         memory, good = self._ring.memory, self._good
         if memory.mark_written is not None:
             return heads
         window = memory.recent
         ram, size = window[2], len(good)
-        for disk, batch, ends in self._parse(heads, window):
-            for place in reversed(disk.try_batch(batch)):
-                del ends[place]
-            for head, written, status in ends:
+        served: set[int] = set()
+        for store, batch, ends in self._parse(heads, window):
+            for place in reversed(store.try_batch(batch)):
+                end = ends.pop(place)
+                if self._begin(batch[place], end, ram, begun):
+                    served.add(end[0])
+            for head, written, status, _ in ends:
                 ram[status : status + size] = good
                 done += (head, written)
         if len(done) == 2 * len(heads):
             return ()
-        served = set(done[::2])
+        served.update(done[::2])
         return [head for head in heads if head not in served]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from qemu_odx.virtio.chain import Chain
+    from qemu_odx.virtio.port import Begun
     from qemu_odx.virtio.queue import Express
 
 
@@ -29,15 +30,30 @@ class Meter(Protocol):
 def timed_lane(lane: Express, meter: Meter) -> Express:
     """An express lane that is measured: two looks at the clock for each batch."""
 
-    def measured(heads: Sequence[int], done: list[int]) -> Sequence[int]:
+    def measured(heads: Sequence[int], done: list[int], begun: Begun) -> Sequence[int]:
         before, start = len(done), perf_counter()
-        rest = lane(heads, done)
+        rest = lane(heads, done, _TimedEnds(begun, meter, start))
         requests = (len(done) - before) // 2
         if requests:
             meter.express(requests, perf_counter() - start)
         return rest
 
     return measured
+
+
+class _TimedEnds:
+    """What one batch only began: each of them is measured by itself."""
+
+    def __init__(self, begun: Begun, meter: Meter, start: float) -> None:
+        self.begin = begun.begin
+        self._end = begun.end
+        self._meter = meter
+        self._start = start
+
+    def end(self, head: int, written: int) -> None:
+        """It is done."""
+        self._meter.single(perf_counter() - self._start)
+        self._end(head, written)
 
 
 def timed_handler(handle: Callable[[Chain], None], meter: Meter) -> Callable[[Chain], None]:

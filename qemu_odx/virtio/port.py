@@ -33,6 +33,16 @@ class Pollable(Protocol):
         """Ask for a kick again; True if something came meanwhile."""
 
 
+class Begun(Protocol):
+    """Where the express lane of a queue says what it has only begun."""
+
+    def begin(self, head: int) -> None:
+        """The request at this head is in work; the lane itself will `end` it, later."""
+
+    def end(self, head: int, written: int) -> None:
+        """It is done, its status stored, `written` bytes in its buffers."""
+
+
 @dataclass(slots=True)
 class Ring:
     """A started split virtqueue, as the front end described it.

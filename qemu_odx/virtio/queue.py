@@ -29,11 +29,11 @@ from qemu_odx.wire.virtio import ring as wire
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from qemu_odx.virtio.port import Ring
+    from qemu_odx.virtio.port import Begun, Ring
 
-    Express = Callable[[Sequence[int], list[int]], Sequence[int]]
+    Express = Callable[[Sequence[int], list[int], Begun], Sequence[int]]
     """Executes those requests (by their heads) that it can at once and appends head and bytes written of each to the
-    list; returns the other heads, in their order."""
+    list; some more it may only begin. Returns the other heads, in their order."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class SplitQueue:
         self._used = ring.used[: wire.used_size(ring.size)].cast("B").cast("H")
         self._elements = ring.used[: wire.used_size(ring.size) - 2].cast("B").cast("I")
         self._used_index = self._used[wire.INDEX_WORD]
-        self._open: dict[int, Chain] = {}
+        self._open: set[int] = set()
         self._express = express
         self._done: list[int] = []  # what to publish: head, bytes written, head, bytes written, ...
         self._unmarked = False  # nothing in `_done` was ever marked in the in-flight area
@@ -184,7 +184,7 @@ class SplitQueue:
             heads = self._up_to_bad(heads)
         self.next_avail = (self.next_avail + len(heads)) & wire.INDEX_MASK
         self.taken += len(heads)
-        if len(set(heads)) != len(heads) or not self._open.keys().isdisjoint(heads):
+        if len(set(heads)) != len(heads) or not self._open.isdisjoint(heads):
             heads = self._without_repeats(heads)
         return heads
 
@@ -208,23 +208,27 @@ class SplitQueue:
 
         What is in no one's list is executed again after a crash, from the place in the available ring that follows
         from the count of the marked. So a batch needs no marks if all of it is done before any of it is published,
-        and if only one request of it is to be marked, then all are, in their order.
+        and if only one request of it is to be marked, then all are, in their order, before any is published.
         """
         if self._express is None or not heads or self._done:
             self._mark(heads)
             return heads
         try:
-            rest = self._express(heads, self._done)
+            rest = self._express(heads, self._done, self)
         except Exception:  # noqa: BLE001 - a bug of ours costs the lane, not the requests
             _log.exception("%s: the express lane failed and is closed", self._name)
             self._express = None
             served = set(self._done[::2])
-            rest = [head for head in heads if head not in served]
+            rest = [head for head in heads if head not in served and head not in self._open]
         self.completed += len(self._done) // 2
-        self._unmarked = not rest
-        if rest:
+        self._unmarked = len(self._done) == 2 * len(heads)
+        if not self._unmarked:
             self._mark(heads)
         return rest
+
+    def begin(self, head: int) -> None:
+        """See `Begun`."""
+        self._open.add(head)
 
     def _mark(self, heads: Sequence[int]) -> None:
         if self._area is not None:
@@ -239,7 +243,7 @@ class SplitQueue:
 
     def _open_chain(self, head: int) -> Chain:
         chain = Chain(head, self._ring.memory, self._finish, self._stamp)
-        self._open[head] = chain
+        self._open.add(head)
         chain.load(self._ring.desc, self._size)
         return chain
 
@@ -265,10 +269,14 @@ class SplitQueue:
 
     def _finish(self, chain: Chain, written: int) -> None:
         """A chain's `complete`."""
-        del self._open[chain.head]
+        self.end(chain.head, written)
+
+    def end(self, head: int, written: int) -> None:
+        """See `Begun`."""
+        self._open.remove(head)
         self._unmarked = False
         first = not self._done
-        self._give_back(chain.head, written)
+        self._give_back(head, written)
         if self._depth:
             return
         if self._ring.later is None:

@@ -81,7 +81,7 @@ class ScsiExpress(Lane):
             ):
                 continue
             batch.append((is_write, offset, length, views))
-            ends.append((head, RESPONSE_SIZE if is_write else RESPONSE_SIZE + length, response))
+            ends.append((head, RESPONSE_SIZE if is_write else RESPONSE_SIZE + length, response, flat))
         return [(unit[0].disk, unit[1], unit[2]) for unit in units.values() if unit]
 
     def _unit(self, lun: bytes) -> tuple[PlainAccess, list[Io], list[End]] | None:

@@ -62,23 +62,27 @@ class Window:
         parts = self._cut(offset, length)
         _in_turn((partial(zero, at, size) for at, size, inside in parts if not inside), done)
 
-    # -- as disk/port.Disk to the express lane -----------------------------------------------------
+    # -- as virtio/blk_express.BlkStore ------------------------------------------------------------
 
     @property
     def block_size(self) -> int:
         """The disk's."""
-        return self._io.disk.block_size
+        return self._io.block_size
 
     @property
     def size(self) -> int:
         """The disk's."""
-        return self._io.disk.size
+        return self._io.size
 
     def try_batch(self, batch: Sequence[Io]) -> Sequence[int]:
         """As the disk; a batch that touches the window goes the ordinary way as a whole."""
         if any(self._touches(offset, length) for _, offset, length, _ in batch):
             return range(len(batch))
-        return self._io.disk.try_batch(batch)
+        return self._io.try_batch(batch)
+
+    def read_beside(self, offset: int, into: Sequence[memoryview], length: int, done: Done) -> bool:
+        """As the disk's queue, outside of the window."""
+        return not self._touches(offset, length) and self._io.read_beside(offset, into, length, done)
 
     def holds(self, offset: int, length: int) -> bool:
         """True if the whole range lies in the window."""

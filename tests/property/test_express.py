@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qemu_odx.disk.file import FileDisk
 from qemu_odx.disk.memory import memory_disk
 from qemu_odx.tap.decision import Decision
 from qemu_odx.target.manager import CopyManager
@@ -27,10 +29,12 @@ from qemu_odx.virtio.scsi import ScsiDevice
 from qemu_odx.wire.virtio import blk, scsi
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from qemu_odx.disk.port import Io
     from qemu_odx.tap.exchange import Exchange, Outcome
     from qemu_odx.tap.gate import Tap
+    from qemu_odx.virtio.port import Begun
 
 ROOM = 32
 """Sectors of the disk that each request of a batch has to itself: requests in flight have no order."""
@@ -82,17 +86,50 @@ def steps(kinds: Sequence[int]) -> st.SearchStrategy[Step]:
     )
 
 
+class Beside(InlineRunner):
+    """Reads beside the loop, and ends the newest first; every third is refused, or ends badly, in turn."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._reads: list[tuple[int, int, Sequence[memoryview], Callable[[int], None]]] = []
+
+    def read(
+        self, fd: int, offset: int, into: Sequence[memoryview], done: Callable[[int], None], *, apart: bool
+    ) -> bool:
+        """Not before `finish`."""
+        del apart
+        self.asked += 1
+        if self.asked % 6 == 0:
+            return False
+        self._reads.append((-1 if self.asked % 6 == 3 else fd, offset, into, done))
+        return True
+
+    def finish(self) -> None:
+        """Do them."""
+        while self._reads:
+            fd, offset, into, done = self._reads.pop()
+            done(-errno.EBADF if fd < 0 else os.preadv(fd, into, offset))
+
+
 class World:
     """A disk, a device, its request queue."""
 
     def __init__(
-        self, device: str, *, plain: bool, block_size: int, wce: int, tap: Tap | None = None
+        self,
+        device: str,
+        *,
+        plain: bool,
+        block_size: int,
+        wce: int,
+        tap: Tap | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.ram = GuestRam(4 << 20, pieces=2)
         self.disk = memory_disk("d", SECTORS * 512, block_size)
         self.disk.write(0, [random.Random(1).randbytes(SECTORS * 512)])
         self.scsi = device == "scsi"
-        runner = InlineRunner()
+        self.beside = beside
+        runner = beside or InlineRunner()
         self.device = (
             ScsiDevice(Target.on({0: self.disk}, CopyManager(runner), runner))
             if self.scsi
@@ -118,12 +155,18 @@ class World:
         self.taken = 0
         if tap is not None:
             self.device.gate.add(tap)
+        if beside is not None:
+            self.disk.try_batch = self._nothing_cached  # type: ignore[method-assign]
+
+    def _nothing_cached(self, batch: Sequence[Io]) -> Sequence[int]:
+        assert not FileDisk.try_batch(self.disk, [io for io in batch if io[0]])
+        return [place for place, io in enumerate(batch) if not io[0]]
 
     def _count(self, lane: Lane) -> None:
         self._lane = lane
 
-    def _counting(self, heads: Sequence[int], done: list[int]) -> Sequence[int]:
-        rest = self._lane(heads, done)
+    def _counting(self, heads: Sequence[int], done: list[int], begun: Begun) -> Sequence[int]:
+        rest = self._lane(heads, done, begun)
         self.taken += len(heads) - len(rest)
         return rest
 
@@ -139,6 +182,8 @@ class World:
             pieces = self._pieces(step, (number * ROOM + step.sector) & 0xFFFFFFFF, number)
             requests.append(self.queue.post(pieces, indirect=step.table))
         self.queue.publish()
+        if self.beside is not None:
+            self.beside.finish()
         for request in requests:
             # Bytes at no address cannot be read back: the driver's own collection would stumble.
             request.pieces = [piece for piece in request.pieces if piece.gpa < _GPA_NOWHERE]
@@ -196,9 +241,14 @@ class World:
         return scsi.COMMAND.pack(lun, 1, 0, 0, 0, bytes(cdb)), scsi.RESPONSE_SIZE, step.kind in {0x2A, 0x8A}
 
 
-def check(device: str, batches: list[list[Step]], block_size: int, wce: int) -> int:
+def check(
+    device: str, batches: list[list[Step]], block_size: int, wce: int, *, beside: Beside | None = None
+) -> int:
     """Run the batches in both worlds and compare; how many requests the lane took."""
-    worlds = [World(device, plain=plain, block_size=block_size, wce=wce) for plain in (True, False)]
+    worlds = [
+        World(device, plain=True, block_size=block_size, wce=wce),
+        World(device, plain=False, block_size=block_size, wce=wce, beside=beside),
+    ]
     try:
         for batch in batches:
             plain, express = (world.run(batch) for world in worlds)
@@ -300,6 +350,39 @@ _SCSI_KINDS = [0x28, 0x28, 0x2A, 0x2A, 0x88, 0x8A, 0x00, 0x12, 0x83]
 def test_blk_lane_does_what_the_plain_way_does(batches: list[list[Step]], block_size: int, wce: int) -> None:
     """Status, used length, data, disk: all the same."""
     check("blk", batches, block_size, wce)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    batches=st.lists(st.lists(steps(_BLK_KINDS), min_size=1, max_size=BATCH), min_size=1, max_size=3),
+    block_size=_blocks,
+)
+def test_reads_that_the_blk_lane_only_begins_are_the_same(batches: list[list[Step]], block_size: int) -> None:
+    """With some that cannot be begun, and some that end badly and are done again."""
+    check("blk", batches, block_size, 1, beside=Beside())
+
+
+def test_the_blk_lane_begins_reads_and_a_log_knows_what_they_filled() -> None:
+    """Also a log that was begun after them."""
+    beside = Beside()
+    world = World("blk", plain=False, block_size=512, wce=1, beside=beside)
+    device = world.device._queues._started[0][0]
+    marked: list[tuple[int, int]] = []
+    finish = beside.finish
+
+    def log_and_finish() -> None:
+        assert (beside.asked, device.in_flight) == (1, 1)
+        device._ring.memory.mark_written = lambda *span: marked.append(span)
+        finish()
+
+    beside.finish = log_and_finish  # type: ignore[method-assign]
+    try:
+        (found,) = world.run([Step(0, 0, 4096, 5, "apart", 0, 0, 0)])
+        assert found == (4097, world.content()[:4096] + b"\0")
+        assert sum(length for _, length in marked) == 4097
+        assert device.in_flight == 0
+    finally:
+        world.close()
 
 
 @settings(max_examples=300, deadline=None)

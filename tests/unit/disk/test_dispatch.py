@@ -139,6 +139,24 @@ def test_a_long_read_is_copied_apart(disk: FileDisk, monkeypatch: pytest.MonkeyP
     assert (tries, done, len(runner)) == ([512, 1024], [0, 0, 0], 0)
 
 
+def test_a_batch_with_a_miss_spares_the_tries_of_those_that_follow(
+    disk: FileDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as many reads as single ones; writes are always tried."""
+    tried: list[Sequence[Io]] = []
+    monkeypatch.setattr(disk, "try_batch", lambda batch: tried.append(batch) or [len(batch) - 1])
+    queue = DiskQueue(disk, HeldRunner())
+    write, read = ((is_write, 0, 512, [memoryview(bytearray(512))]) for is_write in (True, False))
+    assert list(queue.try_batch([read, write])) == [1]
+    assert list(queue.try_batch([write, read])) == [1]
+    tried.clear()
+    assert list(queue.try_batch([read, write, write])) == [0, 2]
+    assert list(queue.try_batch([read] * (TRY_AGAIN - 1))) == list(range(TRY_AGAIN - 1))
+    assert tried == [[write, write]]
+    assert list(queue.try_batch([read])) == [0]
+    assert tried == [[write, write], [read]]
+
+
 @pytest.mark.parametrize("result", [511, 0, -errno.EIO, -errno.EFAULT])
 def test_what_ends_badly_beside_the_loop_is_a_workers(
     disk: FileDisk, monkeypatch: pytest.MonkeyPatch, result: int

@@ -72,36 +72,35 @@ def test_try_read_reads_what_is_cached(disk: FileDisk) -> None:
     assert into == b"x" * 4096
 
 
-@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EOPNOTSUPP])
-def test_try_read_declines_instead_of_waiting(
-    disk: FileDisk, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    """The kernel says that it would wait, or that it cannot tell."""
+def test_try_read_declines_instead_of_waiting(disk: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says that it would wait."""
 
     def preadv(*_: object) -> int:
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(hostfile.os, "preadv", preadv)
     assert not disk.try_read(0, [memoryview(bytearray(512))])
 
 
-def test_try_read_reads_inline_where_the_kernel_cannot_tell(
-    disk: FileDisk, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("batch", [True, False])
+def test_reads_are_inline_where_the_kernel_cannot_tell(
+    disk: FileDisk, monkeypatch: pytest.MonkeyPatch, *, batch: bool
 ) -> None:
     """The refusal is remembered and not asked for again."""
+    into = [memoryview(bytearray(512))]
     flags: list[tuple[object, ...]] = []
     preadv = os.preadv
 
     def refusing(fd: int, into: list[memoryview], at: int, *flag: int) -> int:
         flags.append(flag)
-        if flag:
+        if any(flag):
             raise OSError(errno.EOPNOTSUPP, "not supported")
         return preadv(fd, into, at)
 
     monkeypatch.setattr(hostfile.os, "preadv", refusing)
-    disk.try_read(0, [memoryview(bytearray(512))])
-    assert disk.try_read(0, [memoryview(bytearray(512))])
-    assert flags == [(os.RWF_NOWAIT,), ()]
+    for _ in range(2):
+        assert not disk.try_batch([(False, 0, 512, into)]) if batch else disk.try_read(0, into)
+    assert flags == [(os.RWF_NOWAIT,), (0,), (0,)] if batch else [(os.RWF_NOWAIT,), (), ()]
 
 
 @pytest.mark.parametrize(("offset", "length"), [(-512, 512), (SIZE, 512), (SIZE - 512, 1024)])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from conftest import Pair
 
     from qemu_odx.virtio.chain import Chain
+    from qemu_odx.virtio.port import Begun
 
     MakePair = Callable[..., Pair]
 
@@ -120,20 +121,25 @@ class Killed(BaseException):
     """The backend dies here."""
 
 
+BEGUN = {0, 7}
+
+
 class Lane:
-    """An express lane that executes requests with an even head, and remembers them."""
+    """An express lane that only begins some requests, does others that have an even head, and remembers those."""
 
     def __init__(self, pair: Pair) -> None:
         self.executed: list[int] = []
         self._desc = pair.ring.desc
 
-    def __call__(self, heads: Sequence[int], done: list[int]) -> Sequence[int]:
+    def __call__(self, heads: Sequence[int], done: list[int], begun: Begun) -> Sequence[int]:
         """See `virtio/queue.Express`."""
         for head in heads:
-            if head % 2 == 0:
+            if head in BEGUN:
+                begun.begin(head)
+            elif head % 2 == 0:
                 self.executed.append(head)
                 done += (head, 0)
-        return [head for head in heads if head % 2]
+        return [head for head in heads if head not in BEGUN and head % 2]
 
 
 def _lane_pair(make_pair: MakePair, area: memoryview, free: list[int]) -> tuple[Pair, Lane]:
@@ -157,7 +163,11 @@ def _post_quietly(pair: Pair, number: int) -> None:
 @pytest.mark.parametrize(
     "fatal", ["run_ahead", "link", "clear", "_write_elements", "_mark"], ids=lambda name: f"in {name}"
 )
-@pytest.mark.parametrize("free", [[4, 2, 6], [4, 3, 6], [3, 2, 1]], ids=["all plain", "one not", "one plain"])
+@pytest.mark.parametrize(
+    "free",
+    [[4, 2, 6], [4, 3, 6], [3, 2, 1], [4, 7, 6], [7, 2, 1], [7, 0, 2]],
+    ids=["all plain", "one not", "one plain", "one begun", "one of each", "two begun"],
+)
 def test_a_lane_killed_anywhere_loses_nothing(
     make_pair: MakePair, monkeypatch: pytest.MonkeyPatch, free: list[int], fatal: str
 ) -> None:
@@ -189,7 +199,7 @@ def test_a_lane_killed_anywhere_loses_nothing(
 def test_a_lane_killed_between_area_and_ring(make_pair: MakePair) -> None:
     """The area may say more than the ring does: nothing was published, all of it is run again."""
     area = _area()
-    pair, _ = _lane_pair(make_pair, area, [4, 2, 7, 5])
+    pair, _ = _lane_pair(make_pair, area, [4, 2, 1, 5])
     pair.driver.submit(b"once")
     pair.held.pop().complete(0)
     pair.driver.completions()
@@ -207,16 +217,17 @@ def test_a_lane_killed_between_area_and_ring(make_pair: MakePair) -> None:
 def test_a_lane_that_fails_is_closed(make_pair: MakePair) -> None:
     """A bug in it costs no request: what it had not finished goes the plain way."""
     area = _area()
-    pair, lane = _lane_pair(make_pair, area, [4, 2, 6])
+    pair, lane = _lane_pair(make_pair, area, [4, 7, 2, 6])
 
-    def fail(heads: Sequence[int], done: list[int]) -> Sequence[int]:
-        lane([head for head in heads if head == 2], done)
+    def fail(heads: Sequence[int], done: list[int], begun: Begun) -> Sequence[int]:
+        lane([head for head in heads if head in {2, 7}], done, begun)
         raise RuntimeError("a bug")
 
     pair.device._express = fail
-    _post_quietly(pair, 3)
+    _post_quietly(pair, 4)
     pair.device.drain(pair.handle)
     assert [chain.head for chain in pair.held] == [6, 4]
+    pair.device.end(7, 0)
     assert pair.driver.take_used() == (2, 0)
     assert pair.device._express is None
 
