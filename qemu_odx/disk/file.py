@@ -254,7 +254,7 @@ class FileDisk(CopyTarget):
         """Give the range back to the file system; it reads as zeroes after. Raises OSError."""
         ticket = self._begin(offset, length)
         try:
-            self._file.punch(offset, length)
+            self._or_make_room(lambda: self._file.punch(offset, length))
         finally:
             self._guard.end(ticket)
 
@@ -348,7 +348,8 @@ class FileDisk(CopyTarget):
 
     def _made_room(self, error: OSError) -> bool:
         """Whether a write may be tried again: the guest's data goes before the snapshots' old data."""
-        return error.errno == errno.ENOSPC and self._vaults is not None and self._vaults.sacrifice()
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        return full and self._vaults is not None and self._vaults.sacrifice()
 
     def _begin(self, offset: int, length: int) -> int:
         if self._readonly:

@@ -313,6 +313,33 @@ def test_a_full_host_without_snapshots_is_the_guests_error(tiny: Path) -> None:
     disk.close()
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("change", ["write", "punch", "zero"])
+def test_whatever_the_guest_changes_gets_the_room_of_snapshots(
+    filled: FileDisk, monkeypatch: pytest.MonkeyPatch, change: str, number: int
+) -> None:
+    """The file system may be full, or a quota; a discard may need space where there are no holes."""
+    real = getattr(filled._file, change)
+    answers = iter([OSError(number, os.strerror(number))])
+
+    def once_full(*arguments: Any) -> None:
+        for error in answers:
+            raise error
+        real(*arguments)
+
+    snapshot = filled.snapshot([Extent(SIZE // 2, SIZE // 2)])
+    filled.write(SIZE // 2, [b"n" * 512])
+    monkeypatch.setattr(filled._file, change, once_full)
+    if change == "write":
+        filled.write(0, [bytes(512)])
+    elif change == "punch":
+        filled.discard(0, 512)
+    else:
+        filled.write_zeroes(0, 512, unmap=False)
+    assert contents(filled)[:512] == bytes(512)
+    assert snapshot.lost
+
+
 def test_reflink_snapshots_make_room_for_the_guest(xfs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing to shared blocks needs new ones; without space the snapshots go."""
     path = xfs / "full.img"
