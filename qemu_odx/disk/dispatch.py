@@ -113,7 +113,7 @@ class DiskQueue:
         """As the disk's; what is left of reads is best done by `read_beside`."""
         if not self._misses:
             left = self.disk.try_batch(batch)
-            if any(not batch[place][0] for place in left):
+            if self.disk.descriptor is not None and any(not batch[place][0] for place in left):
                 self._misses = TRY_AGAIN
             return left
         writes = [place for place, io in enumerate(batch) if io[0]]

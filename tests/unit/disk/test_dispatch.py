@@ -8,13 +8,13 @@ import pytest
 
 from qemu_odx.disk import file
 from qemu_odx.disk.dispatch import INLINE_LIMIT, LONG_READ, TRY_AGAIN, DiskQueue
+from qemu_odx.disk.file import FileDisk
 from qemu_odx.disk.memory import memory_disk
 from qemu_odx.testing.runner import HeldRunner, InlineRunner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from qemu_odx.disk.file import FileDisk
     from qemu_odx.disk.port import Io
 
 
@@ -155,6 +155,18 @@ def test_a_batch_with_a_miss_spares_the_tries_of_those_that_follow(
     assert tried == [[write, write]]
     assert list(queue.try_batch([read])) == [0]
     assert tried == [[write, write], [read]]
+
+
+def test_a_disk_without_a_descriptor_is_always_tried(disk: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a layer on it no batch is done at once, but single reads are, if they are cached."""
+    done: list[int] = []
+    queue = DiskQueue(disk, HeldRunner())
+    monkeypatch.setattr(FileDisk, "descriptor", None)
+    monkeypatch.setattr(disk, "try_batch", lambda batch: range(len(batch)))
+    read = (False, 0, 512, [memoryview(bytearray(512))])
+    assert list(queue.try_batch([read])) == [0]
+    queue.read(0, [memoryview(bytearray(512))], done.append)
+    assert done == [0]
 
 
 @pytest.mark.parametrize("result", [511, 0, -errno.EIO, -errno.EFAULT])
