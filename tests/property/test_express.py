@@ -362,6 +362,23 @@ def test_reads_that_the_blk_lane_only_begins_are_the_same(batches: list[list[Ste
     check("blk", batches, block_size, 1, beside=Beside())
 
 
+def test_a_read_that_was_begun_and_fails_is_an_io_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the plain way's own words: nothing was written."""
+    beside = Beside()
+    world = World("blk", plain=False, block_size=512, wce=1, beside=beside)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(world.disk, "read", broken)
+    beside.asked = 2  # the next ends badly
+    try:
+        ((written, data),) = world.run([Step(0, 0, 4096, 1, "usual", 0, 0, 0)])
+        assert (written, data[-1:]) == (0, bytes([blk.Status.IOERR]))
+    finally:
+        world.close()
+
+
 def test_the_blk_lane_begins_reads_and_a_log_knows_what_they_filled() -> None:
     """Also a log that was begun after them."""
     beside = Beside()
