@@ -61,7 +61,8 @@ class NoServerError(MonitorFailure):
 def monitor_options(function: F) -> F:
     """The options of every thin client: `monitor`, where the server listens, and `as_json`.
 
-    A command that fails ends with one sentence on stderr and the exit code of the failure.
+    A command that fails ends with one sentence on stderr and the exit code of the failure; with --json also with an
+    object on stdout.
     """
 
     @functools.wraps(function)
@@ -69,6 +70,8 @@ def monitor_options(function: F) -> F:
         try:
             return function(*args, **options)
         except MonitorFailure as error:
+            if options["as_json"]:
+                print_json({"ok": False, "error": error.message, "class": error.error_class})
             click.echo(f"qemu-odx: {error}", err=True)
             sys.exit(error.exit_code)
 

@@ -201,6 +201,11 @@ def test_what_cannot_be_done_is_one_sentence(words: list[str], code: int, said: 
     flat = " ".join(result.stderr.replace("│", " ").split())
     assert (result.exit_code, said in flat) == (code, True), result.stderr
     assert result.stdout == ""
+    if code != 2:
+        result = run(*words, "--json")
+        failure = json.loads(result.stdout)
+        assert (result.exit_code, failure["ok"], said in failure["error"]) == (code, False, True)
+        assert bool(failure["class"]) == (code == 1)
 
 
 def test_without_a_monitor_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
