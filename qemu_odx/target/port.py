@@ -144,6 +144,9 @@ class ScsiTarget(Protocol):
     def luns_on(self, disk_name: str) -> tuple[int, ...]:
         """Those of them that are on a disk."""
 
+    def disk_name(self, lun: int) -> str:
+        """The disk of a logical unit; "" if there is no such unit."""
+
     def submit(self, task: Task) -> None:
         """Execute a task."""
 

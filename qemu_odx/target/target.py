@@ -98,6 +98,10 @@ class Target:
         """Those of them that are on a disk."""
         return tuple(lun for lun in self.luns() if self.units[lun].disk.name == disk_name)
 
+    def disk_name(self, lun: int) -> str:
+        """The disk of a logical unit; "" if there is no such unit."""
+        return self.units[lun].disk.name if lun in self.units else ""
+
     def nexuses(self) -> tuple[Nexus, ...]:
         """The I_T nexuses that have sent a command."""
         return tuple(self._known)

@@ -135,6 +135,7 @@ class Control:
         exchange = gate.exchange(Kind.CONTROL, subtype.name.replace("_", " "))
         exchange.origin = Origin(wire.CONTROL_QUEUE, chain.head, *chain.shape())
         exchange.nexus, exchange.code, exchange.lun, exchange.tag = what
+        exchange.disk = self._target.disk_name(exchange.lun)
         gate.run(exchange, ControlJob(carry_out, partial(self._over, chain)))
 
     def _over(self, chain: Chain, response: Response) -> None:

@@ -15,7 +15,7 @@ from qemu_odx.cli.monitor_client import MonitorClient, MonitorFailure
 from qemu_odx.testing.monitor_faults import MonitorFaults
 from qemu_odx.testing.scsi_guest import ScsiGuest
 from qemu_odx.testing.serve import ServeProcess
-from qemu_odx.wire.virtio.scsi import Response
+from qemu_odx.wire.virtio.scsi import Response, TaskManagement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,6 +182,30 @@ def test_an_aborted_delay_leaves_nothing_behind(
     assert scsi_end(request)[0] == Response.RESET
     client.execute("odx-clock-advance", {"seconds": 20})
     assert faults.find(after)["held"] == 0
+
+
+def test_a_rule_for_the_reset_of_a_unit_that_comes_later(tmp_path: Path) -> None:
+    """It meets the resets of that unit alone, and none once the number is another disk's."""
+    arguments = fault_arguments(tmp_path, "--monitor", f"{tmp_path}/m.qmp")
+    with (
+        ServeProcess(arguments, cwd=tmp_path),
+        MonitorClient(f"{tmp_path}/m.qmp") as client,
+        ScsiGuest(tmp_path / "s.sock") as guest,
+    ):
+        client.execute("odx-disk-add", {"id": "x", "path": f"{tmp_path}/x.img", "size": 1 << 20})
+        client.execute("odx-unit-add", {"export": "export0", "lun": 5, "disk": "x"})
+        faults = MonitorFaults(client.execute)
+        rule = faults.add("op=LOGICAL UNIT RESET,disk=x,action=delay,seconds=0.01")
+
+        def fired_by_reset(lun: int) -> int:
+            before: int = faults.find(rule)["fired"]
+            assert guest.task_management(TaskManagement.LOGICAL_UNIT_RESET, lun) == Response.OK
+            return int(faults.find(rule)["fired"]) - before
+
+        assert [fired_by_reset(0), fired_by_reset(5)] == [0, 1]
+        client.execute("odx-unit-remove", {"export": "export0", "lun": 5})
+        client.execute("odx-unit-add", {"export": "export0", "lun": 5, "disk": "d0"})
+        assert fired_by_reset(5) == 0
 
 
 def test_the_command(folder: Path, client: MonitorClient, guest: ScsiGuest) -> None:

@@ -113,7 +113,7 @@ class FaultyTarget(RuleBasedStateMachine):
         self.faults = Faults(self.clock, self.soon.append, manager, Events(), kill=lambda: None)
         for disk in disks.values():
             self.faults.add_disk(disk)
-        door = Door(frozenset({"s"}), {lun: f"d{lun}" for lun in disks}, lambda _name: SIZE)
+        door = Door(frozenset({"s"}), lambda _name: SIZE)
         self.faults.add_door("s", gate, door, lambda: None)
         self.disks = disks
         self.frozen: dict[bytes, bytes] = {}

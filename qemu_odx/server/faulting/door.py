@@ -26,13 +26,11 @@ class Door:
 
     Attributes:
         names: all that a rule may call it by.
-        luns: name of the disk by logical unit number.
         block_size: bytes of a logical block, by name of the disk.
         mailbox: byte of the disk where a mailbox begins, None without one.
     """
 
     names: frozenset[str]
-    luns: Mapping[int, str]
     block_size: Callable[[str], int]
     mailbox: int | None = None
 
@@ -45,5 +43,5 @@ def door(config: Export, disks: Mapping[str, Disk]) -> Door:
         return disks[name].block_size if name in disks else _BLOCK
 
     if isinstance(config, BlkExport):
-        return Door(names, {0: config.disk}, block_size, config.mailbox)
-    return Door(names, dict(config.luns), block_size)
+        return Door(names, block_size, config.mailbox)
+    return Door(names, block_size)

@@ -74,7 +74,6 @@ class FaultTap:
             self.deeds.soon(parked.go_on)  # when it has left the task set
 
     def _event(self, exchange: Exchange) -> Event:
-        disk = exchange.disk or self.door.luns.get(exchange.lun or 0, "")
         unit = exchange.block_size
 
         def runs() -> list[tuple[int, int]]:
@@ -83,10 +82,10 @@ class FaultTap:
         return Event(
             _LEVELS[exchange.kind],
             exchange.operation,
-            disk,
+            exchange.disk,
             self.door.names,
             exchange.cdb,
-            self.door.block_size(disk),
+            self.door.block_size(exchange.disk),
             runs,
         )
 

@@ -33,7 +33,7 @@ class Rig:
         self.events = Events()
         self.faults = Faults(lambda: 1.5, self.soon.append, self.manager, self.events)
         self.gate = Gate("s")
-        door = Door(frozenset({"s"}), {0: "d0"}, lambda _name: 512)
+        door = Door(frozenset({"s"}), lambda _name: 512)
         self.faults.add_door("e", self.gate, door, lambda: None)
 
 

@@ -38,6 +38,10 @@ class FakeTarget:
         """Two units."""
         return (0, 3)
 
+    def disk_name(self, lun: int) -> str:
+        """Of one of them."""
+        return f"d{lun}"
+
     def submit(self, task: Task) -> None:
         """Answer at once, unless `reply` is None."""
         self.tasks.append(task)
