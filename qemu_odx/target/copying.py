@@ -61,6 +61,7 @@ def copy_rod(
         for at, place, length in _steps(offset, extents):
             if result.copied + length <= start:
                 result.copied += length
+                operation.before = result.copied
                 continue
             if operation.abort:
                 result.aborted = True

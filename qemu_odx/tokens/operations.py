@@ -75,6 +75,7 @@ class Operation:
         began: clock time of its beginning.
         total: bytes that it is to write.
         done: bytes that it has written. Written by the worker that copies.
+        before: bytes that a predecessor in another process had written. Written by the worker that copies.
         stamp: tells the request apart from all others of its nexus, also in another process; None: nothing does.
         command: CDB and parameter list, for a copy that has to begin again without its initiator.
         answer: how the command was answered: sense data, empty for GOOD.
@@ -113,6 +114,7 @@ class Operation:
     began: float = 0.0
     total: int = 0
     done: int = 0
+    before: int = 0
 
     @property
     def running(self) -> bool:

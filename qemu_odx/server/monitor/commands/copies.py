@@ -42,9 +42,9 @@ class CopyInfo:
         owner: the I_T nexus that started it: the socket, and which driver's life there.
         disks: the disks that it reads or writes.
         total: bytes that it is to write, 0 if it writes none.
-        done: bytes that it has written.
+        done: bytes that are written, also those that it had written when it went on in this process.
         elapsed: seconds since it began.
-        rate: bytes per second so far; missing while no time has passed.
+        rate: bytes per second in this process so far; missing while no time has passed.
         aborting: it was told to stop.
     """
 
@@ -108,7 +108,7 @@ def _info(backend: Backend, operation: Operation) -> CopyInfo:
         owner=owner_name(operation.nexus),
         disks=sorted(map(str, operation.disks)),
         total=operation.total,
-        done=operation.done,
+        done=operation.before + operation.done,
         elapsed=elapsed,
         aborting=operation.abort,
         rate=operation.done / elapsed if elapsed > 0 else None,
