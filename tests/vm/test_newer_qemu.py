@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qemu_odx.lab.backend import Backend, serve_command
-from qemu_odx.lab.demo import copy_in_guest, demo_disks
+from qemu_odx.lab.demo import SOURCE_SERIAL, copy_in_guest, demo_disks
 from qemu_odx.lab.guest import Guest
 from qemu_odx.lab.phases import Silent
 from qemu_odx.lab.qemu import GuestSpec
@@ -46,9 +46,10 @@ def test_token_copy_and_a_killed_server(image: Image) -> None:
         try:
             found = copy_in_guest(guest, first, Silent())
             assert found["sha256"]["destination"] == found["sha256"]["source_before"]
+            node = guest.disk(SOURCE_SERIAL)
             guest.shell.run(
                 f"dd if=/dev/urandom of=/tmp/data bs=1M count={WRITTEN_MIB}; "
-                "(dd if=/tmp/data of=/dev/sda bs=64k oflag=direct; echo $? > /tmp/status) > /dev/null 2>&1 &",
+                f"(dd if=/tmp/data of={node} bs=64k oflag=direct; echo $? > /tmp/status) > /dev/null 2>&1 &",
                 seconds=120,
             )
             os.kill(first.pid, 9)
