@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from qemu_odx.disk import file
+from qemu_odx.lab.errors import LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 # A loaded machine is no failure, and a test run writes nothing into the source tree.
 settings.register_profile(
@@ -35,6 +36,17 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 pytest_plugins = ["pytester"]  # for tests/plugin; pytest wants to hear of it here
 CLONE_NEWNS = 0x00020000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What the lab knows of a failure, the guest's last words for one, stands below it."""
+    report = yield
+    if call.excinfo is not None and isinstance(error := call.excinfo.value, LabError) and error.details:
+        report.sections.append(("details of the lab's error", error.details))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
