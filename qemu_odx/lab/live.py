@@ -24,6 +24,8 @@ POLL_SECONDS = 0.02
 RETRY_SECONDS = 1.0
 POWER_OFF_SECONDS = 60.0
 COMMAND_SECONDS = 120.0
+PROBE_SECONDS = 30.0
+"""After so long without the marker ssh is tried all the same, if words may get lost on the way from the console."""
 
 
 class LiveGuest:
@@ -74,13 +76,24 @@ class LiveGuest:
 
     def _await_marker(self, seen: int) -> None:
         """Wait for one marker more instead of polling the port: see `lab-init`."""
-        deadline = time.monotonic() + self._patience
+        start = time.monotonic()
         while self.adapter.marker and self._markers() <= seen:
             if not self.machine.running and self._markers() <= seen:
                 raise self._ended()
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - start
+            if waited > self._patience:
                 raise self._silent(self.adapter.marker)
+            # A guest that is to reboot may answer before it does.
+            if waited > PROBE_SECONDS and not seen and not self.machine.console_is_whole and self._answers():
+                return
             time.sleep(POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        try:
+            GuestShell(self.machine.ssh_port, self.adapter.login, patience=RETRY_SECONDS).close()
+        except LabError:
+            return False
+        return True
 
     def _ended(self) -> LabError:
         self.machine.check()

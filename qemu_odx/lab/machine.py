@@ -85,6 +85,10 @@ class Machine(Protocol):
     def revert_system(self) -> None:
         """Put the system disk back to what `save_system` kept, or to the image. Ends the machine if it is on."""
 
+    @property
+    def console_is_whole(self) -> bool:
+        """False if some of the guest's words may be missing from `console`."""
+
     def console(self) -> str:
         """All that the guest has written to its serial port since the first start."""
 

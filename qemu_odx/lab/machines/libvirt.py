@@ -280,6 +280,11 @@ class LibvirtMachine:
         if self._system:
             self._system.revert()
 
+    @property
+    def console_is_whole(self) -> bool:
+        """No: QEMU drops what is written to a pseudo-terminal that it finds closed, and a stream may end early."""
+        return False
+
     def console(self) -> str:
         """See `Machine`."""
         try:

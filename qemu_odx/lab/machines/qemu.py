@@ -202,6 +202,11 @@ class QemuMachine:
         if self._system:
             self._system.revert()
 
+    @property
+    def console_is_whole(self) -> bool:
+        """QEMU writes it to a file."""
+        return True
+
     def console(self) -> str:
         """See `Machine`."""
         try:
