@@ -1,6 +1,7 @@
 """Where the I/O of one device runs: small and cached on the event loop, the rest beside it.
 
-A thread hand-off costs ten times a cached 4 KiB read, so only what may wait for the host goes to the runner.
+A thread hand-off costs ten times a cached 4 KiB read, so only what may wait for the host goes to the runner, and long
+reads, which others can copy meanwhile.
 May import `port.py`. Next: `done` of the device writes the status and the used ring.
 """
 
