@@ -82,8 +82,8 @@ def show(*, file: Path, as_json: bool) -> None:
         lab = load_lab(file, check_option)
     except LabFileError as error:
         _fail(error, as_json=as_json)
-    lab = replace(lab, guests=tuple(replace(guest, memory=memory_of(guest)) for guest in lab.guests))
     if as_json:
+        lab = replace(lab, guests=tuple(replace(guest, memory=memory_of(guest)) for guest in lab.guests))
         click.echo(json.dumps(lab.as_json(), default=str))
         return
     click.echo(f"machine {lab.machine}, accelerator {lab.accelerator}")
