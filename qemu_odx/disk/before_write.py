@@ -14,10 +14,10 @@ from qemu_odx.disk.history import Frozen, History, Piece
 from qemu_odx.disk.journal import Held, Saved
 from qemu_odx.disk.port import SnapshotLostError
 from qemu_odx.disk.ranges import disjoint
-from qemu_odx.disk.snapshots import Fragment, RoomMaker, Vault
+from qemu_odx.disk.snapshots import Fragment, RoomMaker, Vault, in_words, nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from qemu_odx.disk.guard import Guard
     from qemu_odx.disk.hostfile import HostFile
@@ -36,7 +36,12 @@ class BeforeWrite:
     method = "copy-before-write"
 
     def __init__(
-        self, image: HostFile, guard: Guard, side: SideFile, journal: DiskJournal | None = None
+        self,
+        image: HostFile,
+        guard: Guard,
+        side: SideFile,
+        journal: DiskJournal | None = None,
+        on_loss: Callable[[], None] = nobody,
     ) -> None:
         self.guard = guard
         self._journal = journal
@@ -45,6 +50,7 @@ class BeforeWrite:
         self._history = History()
         self._vaults: dict[Frozen, BeforeWriteVault] = {}
         self._copier = Copier(side.file())
+        self._on_loss = on_loss
         self.room = RoomMaker()
         guard.keeper = self
 
@@ -100,9 +106,10 @@ class BeforeWrite:
                 where = self._side.allocate(end - start, start)
                 places.append(((start, end), where))
                 self._copier.copy(self._image, start, where, end - start)
-        except OSError:  # the guest's write goes first, so whoever needs the old data has lost it
+        except OSError as error:  # the guest's write goes first, so whoever needs the old data has lost it
+            loss = in_words(error)
             self._side.free([(where, where + end - start) for (start, end), where in places])
-            self.room.make(lambda: self._lose(ranges))
+            self.room.make(lambda: self._lose(ranges, loss))
             return
         with self.guard.lock:
             pieces = [p for (start, end), where in places for p in self._history.cut(start, end, where)]
@@ -112,9 +119,9 @@ class BeforeWrite:
             spare = _pinned(self._history.keep(pieces))
         self._free(spare)
 
-    def sacrifice(self) -> bool:
-        """Lose every snapshot for the space that it holds; False if there was none just now."""
-        return self.room.make(self._lose_all)
+    def sacrifice(self, error: OSError) -> bool:
+        """See `VaultKeeper`."""
+        return self.room.make(lambda: self._lose_all(in_words(error)))
 
     @contextlib.contextmanager
     def borrow(self, frozen: Frozen, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:
@@ -164,30 +171,34 @@ class BeforeWrite:
                 fragments.append(Fragment(file, offset, end - start))
         return fragments
 
-    def _lose_all(self) -> bool:
+    def _lose_all(self, loss: str) -> bool:
         with self.guard.lock:
             losers = list(self._vaults.values())
-            dropped = _pinned(self._drop(losers))
-        self._free(dropped, losers)
-        return bool(losers)
+            dropped = _pinned(self._drop(losers, loss))
+        return self._lost(losers, dropped)
 
-    def _lose(self, ranges: Sequence[Range]) -> bool:
+    def _lose(self, ranges: Sequence[Range], loss: str) -> bool:
         with self.guard.lock:
             losing = {frozen: None for r in ranges for frozen in self._history.losers(*r)}
             losers = [self._vaults[frozen] for frozen in losing]
-            dropped = _pinned(self._drop(losers))
+            dropped = _pinned(self._drop(losers, loss))
             for start, end in ranges:
                 self._history.armed.remove(start, end)
-        self._free(dropped, losers)
-        return bool(losers)
+        return self._lost(losers, dropped)
 
-    def _drop(self, losers: Iterable[BeforeWriteVault]) -> list[Piece]:
+    def _drop(self, losers: Iterable[BeforeWriteVault], loss: str) -> list[Piece]:
         dropped: list[Piece] = []
         for vault in losers:
             del self._vaults[vault.frozen]
-            vault.lost = True
+            vault.loss = loss
             dropped += self._history.release(vault.frozen)
         return dropped
+
+    def _lost(self, losers: Sequence[BeforeWriteVault], dropped: Sequence[Piece]) -> bool:
+        self._free(dropped, losers)
+        if losers:
+            self._on_loss()
+        return bool(losers)
 
     def _free(self, pieces: Sequence[Piece], gone: Iterable[BeforeWriteVault] = ()) -> None:
         """Snapshots and (pinned) pieces are not needed: noted before any of the space is used again."""
@@ -218,7 +229,6 @@ class BeforeWriteVault(Vault):
     step = STEP
 
     def __init__(self, keeper: BeforeWrite, frozen: Frozen, *, noted: bool = False) -> None:
-        self.lost = False
         self.frozen = frozen
         self.noted = noted
         self._keeper = keeper

@@ -23,7 +23,7 @@ from qemu_odx.disk.hostfile import total
 from qemu_odx.disk.image import DiskError, Image, open_image
 from qemu_odx.disk.legacy import open_side
 from qemu_odx.disk.reflink import Reflink, reflink_works
-from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot
+from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -105,6 +105,7 @@ class FileDisk(CopyTarget):
 
     Attributes:
         recalled: snapshots of a predecessor by their numbers; whoever opened the disk takes or releases each.
+        on_loss: called after snapshots were lost, from any thread.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class FileDisk(CopyTarget):
         self._choosing = threading.Lock()
         self._stalled_until = 0.0
         self._opened_readonly = self._readonly = readonly
+        self.on_loss: Callable[[], None] = nobody
         self.recalled: dict[int, Snapshot] = self._inherit(legacy) if legacy else {}
 
     @property
@@ -302,10 +304,14 @@ class FileDisk(CopyTarget):
             return self._vaults
 
     def _keeper(self, *, reflink: bool) -> VaultKeeper:
-        keeper = (Reflink if reflink else BeforeWrite)(self._file, self._guard, self._side, self._journal)
+        kind = Reflink if reflink else BeforeWrite
+        keeper = kind(self._file, self._guard, self._side, self._journal, self._tell_loss)
         if self._journal:
             self._journal.adopt(self._file.fd, self._side.mark, keeper.method)
         return keeper
+
+    def _tell_loss(self) -> None:
+        self.on_loss()
 
     def _inherit(self, legacy: Legacy) -> dict[int, Snapshot]:
         """Go on with a predecessor's snapshots: those by number that can still be kept."""
@@ -349,7 +355,7 @@ class FileDisk(CopyTarget):
     def _made_room(self, error: OSError) -> bool:
         """Whether a write may be tried again: the guest's data goes before the snapshots' old data."""
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        return full and self._vaults is not None and self._vaults.sacrifice()
+        return full and self._vaults is not None and self._vaults.sacrifice(error)
 
     def _begin(self, offset: int, length: int) -> int:
         if self._readonly:

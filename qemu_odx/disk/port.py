@@ -61,6 +61,10 @@ class Snapshot(Protocol):
         """True once any byte of it could not be kept."""
 
     @property
+    def loss(self) -> str:
+        """Why not, in the host's words; "" while all is kept."""
+
+    @property
     def method(self) -> str:
         """How it is held: "reflink" or "copy-before-write"."""
 

@@ -17,10 +17,10 @@ from qemu_odx.disk.journal import Held
 from qemu_odx.disk.port import SnapshotLostError
 from qemu_odx.disk.ranges import disjoint
 from qemu_odx.disk.side import ALIGNMENT
-from qemu_odx.disk.snapshots import Fragment, RoomMaker, Vault
+from qemu_odx.disk.snapshots import Fragment, RoomMaker, Vault, in_words, nobody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from qemu_odx.disk.guard import Guard
     from qemu_odx.disk.hostfile import HostFile
@@ -48,7 +48,12 @@ class Reflink:
     method = "reflink"
 
     def __init__(
-        self, image: HostFile, guard: Guard, side: SideFile, journal: DiskJournal | None = None
+        self,
+        image: HostFile,
+        guard: Guard,
+        side: SideFile,
+        journal: DiskJournal | None = None,
+        on_loss: Callable[[], None] = nobody,
     ) -> None:
         self.guard = guard
         self.side = side
@@ -57,6 +62,7 @@ class Reflink:
         self._number = 0
         self._image = image
         self._copier = Copier(side.file())
+        self._on_loss = on_loss
         self.room = RoomMaker()
 
     def take(self, extents: Sequence[Extent]) -> ReflinkVault:
@@ -99,16 +105,18 @@ class Reflink:
             self.vaults.add(vault)
         return vault
 
-    def sacrifice(self) -> bool:
-        """Lose every snapshot, so that the guest's writes need no new blocks; False if there was none just now."""
-        return self.room.make(self._lose_all)
+    def sacrifice(self, error: OSError) -> bool:
+        """See `VaultKeeper`: the guest's writes need no new blocks then."""
+        return self.room.make(lambda: self._lose_all(in_words(error)))
 
-    def _lose_all(self) -> bool:
+    def _lose_all(self, loss: str) -> bool:
         with self.guard.lock:
             losers = list(self.vaults)
         for vault in losers:
-            vault.lost = True
+            vault.loss = loss
             vault.release()
+        if losers:
+            self._on_loss()
         return bool(losers)
 
 
@@ -119,7 +127,6 @@ class ReflinkVault(Vault):
     step = 1 << 30
 
     def __init__(self, keeper: Reflink, number: int, ranges: Sequence[Range]) -> None:
-        self.lost = False
         self.number = number
         self._keeper = keeper
         self._ranges = ranges

@@ -28,6 +28,15 @@ ROOM_COUNTS = 1.0
 """Seconds for which a writer that found no space may hope for what another's need has freed."""
 
 
+def in_words(error: OSError) -> str:
+    """What the host said."""
+    return error.strerror or str(error) or "the host failed"
+
+
+def nobody() -> None:
+    """Nobody wants to know that snapshots were lost."""
+
+
 class RoomMaker:
     """Gives up snapshots for space, once for all writers that find none at the same time."""
 
@@ -76,12 +85,12 @@ class Vault(ABC):
     Attributes:
         method: "reflink" or "copy-before-write".
         step: bytes that may be borrowed at once.
-        lost: the data could not be kept.
+        loss: why the data could not be kept; "" while it is.
     """
 
     method: str
     step: int
-    lost: bool
+    loss: str = ""
 
     @abstractmethod
     def borrow(self, extents: Sequence[Extent]) -> AbstractContextManager[Sequence[Fragment]]:
@@ -125,8 +134,8 @@ class VaultKeeper(Protocol):
     def take(self, extents: Sequence[Extent]) -> Vault:
         """Freeze the extents as they are now. Raises OSError if it cannot."""
 
-    def sacrifice(self) -> bool:
-        """Lose every snapshot for the space that it holds; False if there was none just now."""
+    def sacrifice(self, error: OSError) -> bool:
+        """Lose every snapshot for the space that it holds, and that this says is wanted; False if there was none."""
 
 
 class CopyTarget(ABC):
@@ -150,7 +159,12 @@ class FileSnapshot:
     @property
     def lost(self) -> bool:
         """True once any byte of it could not be kept."""
-        return self._vault.lost
+        return bool(self._vault.loss)
+
+    @property
+    def loss(self) -> str:
+        """Why not; "" while all is kept."""
+        return self._vault.loss
 
     @property
     def method(self) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qemu_odx.disk.file import DiskError, open_disk
+from qemu_odx.disk.file import DiskError, FileDisk, open_disk
+from qemu_odx.disk.layers.layer import lowest
 from qemu_odx.disk.layers.table import layered
 from qemu_odx.server import news, power
 from qemu_odx.server.config import BlkExport
@@ -125,6 +126,8 @@ class Backend:
         for layer in power.power_layers([disk]):
             layer.on_cut = self.power_cut
         self._witness.watch(disk, self._found_corruption)
+        if isinstance(image := lowest(disk), FileDisk):
+            image.on_loss = lambda: self.loop.call_soon(self.manager.tokens.cancel_lost)
         self.tracing.disk_entered(disk)
         self.faults.add_disk(disk)
 

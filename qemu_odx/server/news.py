@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qemu_odx.tokens.operations import OperationStatus
+from qemu_odx.tokens.registry import Fault
 
 if TYPE_CHECKING:
     from qemu_odx.disk.port import Snapshot
     from qemu_odx.server.events import Events
     from qemu_odx.target.manager import CopyManager
     from qemu_odx.tokens.operations import Operation
-    from qemu_odx.tokens.registry import Fault, Token
+    from qemu_odx.tokens.registry import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +123,13 @@ class TokenEnded:
         token: its identifier, 16 hexadecimal digits.
         disk: name of the disk it was made from.
         cause: `revoked`, `expired`, `cancelled` or `deleted`.
+        reason: why it was cancelled, if its old data could not be kept: what the host said.
     """
 
     token: str
     disk: str
     cause: str
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,11 @@ def token_name(token: Token[Snapshot]) -> str:
     return f"{token.identifier:016x}"
 
 
+def loss_of(token: Token[Snapshot], cause: Fault) -> str | None:
+    """Why a token's old data could not be kept, if it died of that."""
+    return (cause is Fault.CANCELLED and token.payload.loss) or None
+
+
 class _Tokens:
     """Tells of tokens. See `tokens/registry.Observer`."""
 
@@ -176,7 +184,8 @@ class _Tokens:
     def ended(self, token: Token[Snapshot], cause: Fault) -> None:
         """A token has died."""
         if self._events:
-            self._events.tell(TokenEnded(token_name(token), str(token.creator), cause.name.lower()))
+            about = token_name(token), str(token.creator), cause.name.lower()
+            self._events.tell(TokenEnded(*about, loss_of(token, cause)))
 
 
 class _Copies:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qemu_odx.server.config import BlkExport
+from qemu_odx.server.news import loss_of
 from qemu_odx.wire.vhost_user import BackendRequest
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Tokens:
 
     def ended(self, token: Token[Any], cause: Fault) -> None:
         """A token has died."""
-        self._recorder.token_ended(token, cause)
+        self._recorder.token_ended(token, cause, loss_of(token, cause))
 
 
 class Copies:

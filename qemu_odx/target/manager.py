@@ -71,7 +71,9 @@ class CopyManager:
     _places: dict[Operation, Target] = field(default_factory=dict)  # of the operations that run
 
     def __post_init__(self) -> None:
-        self.tokens = TokenRegistry(self.clock, self.random, self.quotas, self._give_back)
+        self.tokens = TokenRegistry(
+            self.clock, self.random, self.quotas, self._give_back, lambda snapshot: snapshot.lost
+        )
         self.tokens.holder = initiator_port
         self.operations = OperationTable(self.clock, self.quotas.results)
         self.tokens.journal = self.operations.journal = self.journal

@@ -92,6 +92,11 @@ class Observer(Protocol[P]):
         """A token has died; its payload is still there, and released next."""
 
 
+def _never(_payload: object) -> bool:
+    """No payload is ever lost."""
+    return False
+
+
 def _nobody() -> None:
     """Nobody wants to know."""
 
@@ -137,6 +142,7 @@ class TokenRegistry(Generic[P]):
         random: returns that many secure random bytes.
         quotas: how many tokens and tombstones are kept.
         released: called with the payload of every token that died and is no longer in use.
+        lost: whether a payload is good for nothing any more, which happens while nobody looks.
         journal: notes what a successor must know; None: nothing outlives the process.
         holder: whose quota an owner uses: a guest that resets its driver again and again stays one.
 
@@ -149,6 +155,7 @@ class TokenRegistry(Generic[P]):
     random: Callable[[int], bytes]
     quotas: Quotas
     released: Callable[[P], None]
+    lost: Callable[[P], bool] = _never
     observers: list[Observer[P]] = field(default_factory=list)
     rescheduled: Callable[[], None] = _nobody
     _live: dict[int, Token[P]] = field(default_factory=dict)
@@ -233,6 +240,8 @@ class TokenRegistry(Generic[P]):
             self.journal.minted(token)
         for observer in self.observers:
             observer.minted(token)
+        if self.lost(payload):
+            self.kill(token, Fault.CANCELLED)
         return token
 
     def _enter(self, token: Token[P]) -> None:
@@ -300,6 +309,12 @@ class TokenRegistry(Generic[P]):
             self.kill(token, cause)
         return len(doomed)
 
+    def cancel_lost(self) -> None:
+        """End the tokens whose payload is lost: to be called after each loss."""
+        for token in self:
+            if self.lost(token.payload):
+                self.kill(token, Fault.CANCELLED)
+
     def management_tokens(self, group: str = "") -> list[bytes]:
         """Bytes 0-95 of every live token of a group, oldest first: no secret among them."""
         self.expire()
@@ -317,7 +332,8 @@ class TokenRegistry(Generic[P]):
             _, identifier = heapq.heappop(self._deadlines)
             token, grave = self._live.get(identifier), self._dead.get(identifier)
             if token is not None and token.users == 0 and token.deadline <= now:
-                self._bury(token, token.doomed or Fault.EXPIRED)
+                lost = self.lost(token.payload)
+                self._bury(token, token.doomed or (Fault.CANCELLED if lost else Fault.EXPIRED))
             elif grave is not None and grave.forget_at <= now:
                 self._forget(identifier)
 

@@ -136,9 +136,10 @@ class Recorder:
             inactivity_timeout=token.inactivity_timeout,
         )
 
-    def token_ended(self, token: Token[Any], cause: Fault) -> None:
-        """See `tokens/registry`."""
-        self._token(token, "ended", cause=cause.name.lower().replace("_", " "), turn=TURNS.given)
+    def token_ended(self, token: Token[Any], cause: Fault, reason: str | None = None) -> None:
+        """See `tokens/registry`; `reason` is why its old data could not be kept, if it died of that."""
+        more = {"reason": reason} if reason else {}
+        self._token(token, "ended", cause=cause.name.lower().replace("_", " "), turn=TURNS.given, **more)
 
     def copy(self, what: str, operation: Operation) -> None:
         """A copy operation "began" or "ended"."""

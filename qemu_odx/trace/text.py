@@ -118,7 +118,8 @@ def _fault(record: Record) -> str:
 def _token(record: Record) -> str:
     if record["what"] == "minted":
         return f"token {record['token']} minted from {record['disk']}: {record['bytes']} bytes, {record['rod_type']}"
-    return f"token {record['token']} of {record['disk']} {record.get('cause', 'ended')}"
+    reason = f" ({record['reason']})" if "reason" in record else ""
+    return f"token {record['token']} of {record['disk']} {record.get('cause', 'ended')}{reason}"
 
 
 def _copy(record: Record) -> str:

@@ -121,6 +121,13 @@ class Layer:
         self.inner.close()
 
 
+def lowest(disk: Disk) -> Disk:
+    """The disk below all layers."""
+    while isinstance(disk, Layer):
+        disk = disk.inner
+    return disk
+
+
 def layers_of(disk: Disk) -> list[Layer]:
     """The layers of a disk, the one that guests meet first."""
     found = []

@@ -47,6 +47,11 @@ class VerifySnapshot:
         return self.inner.lost
 
     @property
+    def loss(self) -> str:
+        """Why not."""
+        return self.inner.loss
+
+    @property
     def method(self) -> str:
         """How it is held."""
         return self.inner.method

@@ -10,7 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from qemu_odx.disk.file import FileDisk
-from qemu_odx.disk.layers.layer import Layer
+from qemu_odx.disk.layers.layer import lowest
 from qemu_odx.server.journal.store import JournalError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def revive(manager: CopyManager, state: StateFolder, disks: Iterable[Disk]) -> N
         JournalError: the journal cannot be read.
     """
     journal = state.journal
-    left = {disk.name: disk.recalled for disk in map(_lowest, disks) if isinstance(disk, FileDisk)}
+    left = {disk.name: disk.recalled for disk in map(lowest, disks) if isinstance(disk, FileDisk)}
 
     def snapshot(disk: str, number: int) -> Snapshot | None:
         return left.get(disk, {}).pop(number, None)
@@ -49,9 +49,3 @@ def revive(manager: CopyManager, state: StateFolder, disks: Iterable[Disk]) -> N
         for item in unclaimed.values():
             item.release()
         unclaimed.clear()
-
-
-def _lowest(disk: Disk) -> Disk:
-    while isinstance(disk, Layer):
-        disk = disk.inner
-    return disk

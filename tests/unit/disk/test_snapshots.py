@@ -254,6 +254,37 @@ def test_a_full_host_does_not_stop_the_guest(filled: FileDisk, monkeypatch: pyte
         late.read(CLUSTER, memoryview(bytearray(512)))
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_loss_is_told_when_it_happens(
+    filled: FileDisk, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Once for all that one write costs, with the host's words; a later write costs nothing more."""
+    told: list[list[str]] = []
+    early, late = filled.snapshot([Extent(0, CLUSTER)]), filled.snapshot([Extent(0, CLUSTER)])
+    filled.on_loss = lambda: told.append([early.loss, late.loss])
+    filled.write(CLUSTER, [b"x" * 512])
+    assert (told, early.loss) == ([], "")
+
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filled._side, "allocate", fail)
+    filled.write(0, [b"x" * 512])
+    filled.write(512, [b"x" * 512])
+    assert told == [[os.strerror(number)] * 2]
+
+
+def test_a_sacrifice_is_told_when_it_happens(either: FileDisk) -> None:
+    """Also of snapshots by reflink; not if there was nothing to give up."""
+    told: list[str] = []
+    snapshot = either.snapshot([Extent(0, CLUSTER)])
+    either.on_loss = lambda: told.append(snapshot.loss)
+    error = OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+    either.vaults().sacrifice(error)
+    either.vaults().sacrifice(error)
+    assert told == [os.strerror(errno.EDQUOT)]
+
+
 def test_a_lost_snapshot_moves_nothing(filled: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of it leaves its destination as it was."""
     snapshot = filled.snapshot([Extent(0, CLUSTER)])

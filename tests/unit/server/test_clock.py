@@ -66,6 +66,7 @@ class Payload:
     """What a token stands for."""
 
     released = 0
+    lost = False
 
     def release(self) -> None:
         """Count."""

@@ -22,8 +22,9 @@ class Fixture:
         self.clock = VirtualClock()
         self.released: list[str] = []
         chance = random.Random(7)
+        self.lost: set[str] = set()
         self.registry = TokenRegistry[str](
-            self.clock, chance.randbytes, Quotas(**quotas), self.released.append
+            self.clock, chance.randbytes, Quotas(**quotas), self.released.append, self.lost.__contains__
         )
         self._names = (f"payload {number}" for number in itertools.count())
 
@@ -171,6 +172,56 @@ def test_tokens_of_a_removed_disk_are_cancelled(life: Fixture) -> None:
     assert life.registry.kill_made_from("d0", Fault.CANCELLED) == 1
     assert life.registry.resolve(gone.data) is Fault.CANCELLED
     assert life.registry.resolve(kept.data) is kept
+
+
+class Deaths:
+    """Notes which tokens end, and of what."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Token[str], Fault]] = []
+
+    def minted(self, token: Token[str]) -> None:
+        """Nothing."""
+
+    def ended(self, token: Token[str], cause: Fault) -> None:
+        """Note it."""
+        self.seen.append((token, cause))
+
+
+def test_tokens_whose_payload_is_lost_are_cancelled_once(life: Fixture) -> None:
+    """When that is said, and only those; one that a copy uses dies when that has ended, of the same."""
+    deaths = Deaths()
+    life.registry.observers.append(deaths)
+    lost, used, kept = life.mint(), life.mint(), life.mint()
+    life.registry.hold(used)
+    life.lost |= {lost.payload, used.payload}
+    for _ in range(2):
+        life.registry.cancel_lost()
+    assert deaths.seen == [(lost, Fault.CANCELLED)]
+    assert life.registry.resolve(used.data) is Fault.CANCELLED
+    life.registry.let_go(used)
+    life.clock.advance(61)
+    life.registry.expire()
+    assert deaths.seen == [(lost, Fault.CANCELLED), (used, Fault.CANCELLED), (kept, Fault.EXPIRED)]
+    assert life.released == [lost.payload, used.payload, kept.payload]
+
+
+def test_a_lost_token_whose_time_is_up_first_has_not_expired(life: Fixture) -> None:
+    """It died of the loss, told of or not."""
+    token = life.mint()
+    life.lost.add(token.payload)
+    life.clock.advance(61)
+    assert life.registry.resolve(token.data) is Fault.CANCELLED
+
+
+def test_a_payload_may_be_lost_before_its_token_is_made(life: Fixture) -> None:
+    """Nobody will say so again."""
+    deaths = Deaths()
+    life.registry.observers.append(deaths)
+    life.lost.add("payload 0")
+    token = life.mint()
+    assert deaths.seen == [(token, Fault.CANCELLED)]
+    assert life.registry.resolve(token.data) is Fault.CANCELLED
 
 
 def test_quotas_bound_tokens_and_tombstones() -> None:

@@ -57,7 +57,7 @@ class TokenInfo:
         users: copies that run on it now.
         snapshot: how the old data is held: `reflink` or `copy-before-write`.
         pinned_bytes: bytes of old data that are kept for it alone.
-        lost: its old data could not be kept, for want of space: who uses it is told 23/08.
+        lost: its old data could not be kept: it is cancelled, once the copies that run on it have ended.
         owner: the I_T nexus it was made over: the socket, and which driver's life there.
         group: exports of that group know it; empty if no export names a group.
         doomed: why it takes no new copies while one still runs: `revoked`, `cancelled` or `deleted`.

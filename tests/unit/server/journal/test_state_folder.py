@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 OLD, NEW = b"o" * SIZE, b"n" * SIZE
 BLOCKS = SIZE // 512
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 UNKNOWN, EXPIRED, CANCELLED = (5, 0x23, 4), (5, 0x23, 7), (5, 0x23, 8)
 
 
@@ -388,7 +390,7 @@ def test_a_snapshot_is_sacrificed_while_its_token_is_noted(xfs: Path) -> None:
     life = Life(folder, policy="reflink")
     snapshot = life.disks[0].snapshot([Extent(0, 4096)])
     assert snapshot.outlive() is not None
-    worker = threading.Thread(target=life.disks[0].vaults().sacrifice, daemon=True)
+    worker = threading.Thread(target=life.disks[0].vaults().sacrifice, args=(FULL,), daemon=True)
     numbers: list[int | None] = []
 
     def note() -> None:
