@@ -119,9 +119,9 @@ class BeforeWrite:
             spare = _pinned(self._history.keep(pieces))
         self._free(spare)
 
-    def sacrifice(self, error: OSError) -> bool:
+    def sacrifice(self, error: OSError) -> None:
         """See `VaultKeeper`."""
-        return self.room.make(lambda: self._lose_all(in_words(error)))
+        self.room.make(lambda: self._lose_all(in_words(error)))
 
     @contextlib.contextmanager
     def borrow(self, frozen: Frozen, extents: Sequence[Extent]) -> Iterator[Sequence[Fragment]]:

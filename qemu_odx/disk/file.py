@@ -345,17 +345,20 @@ class FileDisk(CopyTarget):
 
     def _or_make_room(self, write: Callable[[], None]) -> None:
         """Write; for want of space once more, without the snapshots."""
+        made = self._vaults.room.made if self._vaults else 0
         try:
             write()
         except OSError as error:
-            if not self._made_room(error):
+            if not self._made_room(error, made):
                 raise
             write()
 
-    def _made_room(self, error: OSError) -> bool:
+    def _made_room(self, error: OSError, made_before: int) -> bool:
         """Whether a write may be tried again: the guest's data goes before the snapshots' old data."""
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        return full and self._vaults is not None and self._vaults.sacrifice(error)
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or self._vaults is None:
+            return False
+        self._vaults.sacrifice(error)
+        return self._vaults.room.made != made_before  # by another writer perhaps, which was first
 
     def _begin(self, offset: int, length: int) -> int:
         if self._readonly:

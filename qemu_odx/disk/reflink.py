@@ -105,9 +105,9 @@ class Reflink:
             self.vaults.add(vault)
         return vault
 
-    def sacrifice(self, error: OSError) -> bool:
+    def sacrifice(self, error: OSError) -> None:
         """See `VaultKeeper`: the guest's writes need no new blocks then."""
-        return self.room.make(lambda: self._lose_all(in_words(error)))
+        self.room.make(lambda: self._lose_all(in_words(error)))
 
     def _lose_all(self, loss: str) -> bool:
         with self.guard.lock:

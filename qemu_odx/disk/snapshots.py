@@ -10,7 +10,6 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from qemu_odx.disk.copying import BUFFER, dearest
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from qemu_odx.disk.journal import Legacy
 
 
-ROOM_COUNTS = 1.0
-"""Seconds for which a writer that found no space may hope for what another's need has freed."""
-
-
 def in_words(error: OSError) -> str:
     """What the host said."""
     return error.strerror or str(error) or "the host failed"
@@ -38,13 +33,17 @@ def nobody() -> None:
 
 
 class RoomMaker:
-    """Gives up snapshots for space, once for all writers that find none at the same time."""
+    """Gives up snapshots for space, once for all writers that find none at the same time.
+
+    Attributes:
+        made: how often. A writer that found no space may hope for what was freed since it began.
+    """
 
     def __init__(self) -> None:
+        self.made = 0
         self._lock = threading.Lock()
         self._left = threading.Condition()
         self._readers: set[object] = set()
-        self._made_at = float("-inf")
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -59,15 +58,14 @@ class RoomMaker:
                 self._readers.remove(reader)
                 self._left.notify_all()
 
-    def make(self, give_up: Callable[[], bool]) -> bool:
-        """Run `give_up`, which says whether there was anything; True if so, now or for another writer just before."""
+    def make(self, give_up: Callable[[], bool]) -> None:
+        """Run `give_up`, which says whether there was anything, and wait for the space."""
         with self._lock:
             if give_up():
                 with self._left:
                     before = set(self._readers)
                     self._left.wait_for(lambda: not before & self._readers)
-                self._made_at = monotonic()
-            return monotonic() - self._made_at < ROOM_COUNTS
+                self.made += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +118,11 @@ class VaultKeeper(Protocol):
 
     Attributes:
         method: "reflink" or "copy-before-write".
+        room: tells how often snapshots were given up.
     """
 
     method: str
+    room: RoomMaker
 
     @property
     def occupied(self) -> bool:
@@ -134,8 +134,8 @@ class VaultKeeper(Protocol):
     def take(self, extents: Sequence[Extent]) -> Vault:
         """Freeze the extents as they are now. Raises OSError if it cannot."""
 
-    def sacrifice(self, error: OSError) -> bool:
-        """Lose every snapshot for the space that it holds, and that this says is wanted; False if there was none."""
+    def sacrifice(self, error: OSError) -> None:
+        """Lose every snapshot for the space that it holds, and that this says is wanted."""
 
 
 class CopyTarget(ABC):

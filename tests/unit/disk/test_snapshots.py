@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SIZE = 1 << 20
 CLUSTER = 65536
+PATIENCE = 60.0
 
 
 def snapshot_bytes(snapshot: Snapshot) -> bytes:
@@ -37,6 +38,9 @@ def contents(disk: FileDisk) -> bytes:
     data = bytearray(disk.size)
     disk.read(0, [memoryview(data)])
     return bytes(data)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 def no_space(*_: object) -> int:
@@ -80,7 +84,10 @@ def test_a_snapshot_takes_no_space(either: FileDisk) -> None:
     """Whatever its size, until something is overwritten."""
     snapshot = either.snapshot([Extent(0, SIZE)])
     either.flush()
-    assert os.fstat(either._side.file().fd).st_blocks * 512 in (0, SIZE)  # shared blocks are counted by stat
+    clusters = (
+        os.fstat(either._side.file().fd).st_blocks * 512 // CLUSTER
+    )  # what is more is the file system's own
+    assert clusters in (0, SIZE // CLUSTER)  # shared blocks are counted by stat
     assert snapshot.held_bytes() == 0
 
 
@@ -402,7 +409,7 @@ def test_two_writers_meet_a_full_host(either: FileDisk, monkeypatch: pytest.Monk
 
     def write(*arguments: Any) -> None:
         if not room.is_set():
-            full.wait(20)
+            full.wait(PATIENCE)
             no_space()
         really_write(*arguments)
 
@@ -416,8 +423,44 @@ def test_two_writers_meet_a_full_host(either: FileDisk, monkeypatch: pytest.Monk
     with ThreadPoolExecutor() as writers:
         places = (8 * CLUSTER, 9 * CLUSTER)
         for done in [writers.submit(either.write, place, [b"2" * CLUSTER]) for place in places]:
-            done.result(20)
+            done.result(PATIENCE)
     assert contents(either)[8 * CLUSTER : 10 * CLUSTER] == b"2" * 2 * CLUSTER
+
+
+def test_a_writer_that_is_late_to_hear_of_a_full_host(
+    either: FileDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found no space and stood still while another one gave the snapshots up: it tries again all the same."""
+    either.snapshot([Extent(0, CLUSTER)])
+    really_write, outcomes = either._file.write, iter([no_space])
+
+    def write(*arguments: Any) -> None:
+        for outcome in outcomes:
+            either.vaults().sacrifice(FULL)  # what the other one does meanwhile
+            outcome()
+        really_write(*arguments)
+
+    monkeypatch.setattr(either._file, "write", write)
+    either.write(8 * CLUSTER, [b"2" * CLUSTER])
+    assert contents(either)[8 * CLUSTER : 9 * CLUSTER] == b"2" * CLUSTER
+
+
+def test_room_made_for_an_earlier_write_is_no_hope_for_a_later_one(
+    either: FileDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is used up by then: the guest hears of the full host."""
+    either.snapshot([Extent(0, CLUSTER)])
+    either.vaults().sacrifice(FULL)
+    tried: list[int] = []
+
+    def write(offset: int, *_: object) -> None:
+        tried.append(offset)
+        no_space()
+
+    monkeypatch.setattr(either._file, "write", write)
+    with pytest.raises(OSError, match="No space left"):
+        either.write(512, [b"1" * 512])
+    assert tried == [512]
 
 
 def test_a_full_host_while_a_copy_reads(either: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,5 +486,5 @@ def test_a_full_host_while_a_copy_reads(either: FileDisk, monkeypatch: pytest.Mo
             writing = writers.submit(either.write, 8 * CLUSTER, [b"2" * CLUSTER])
             time.sleep(0.1)
             assert not writing.done()
-        writing.result(20)
+        writing.result(PATIENCE)
     assert contents(either)[8 * CLUSTER : 9 * CLUSTER] == b"2" * CLUSTER
