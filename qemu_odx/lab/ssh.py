@@ -27,6 +27,8 @@ BANNER_SECONDS = 60.0
 CONNECT_SECONDS = 30.0
 RETRY_SECONDS = 0.05
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+BROKEN = (paramiko.SSHException, OSError, EOFError)
+"""What paramiko raises when a connection breaks, or its time is over; the plain EOFError too, from its thread."""
 
 # It logs tracebacks of what it raises as well.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -95,7 +97,7 @@ class GuestShell:
         try:
             _check_host_key(self._transport, login.host_key)
             _authenticate(self._transport, login)
-        except (paramiko.SSHException, OSError) as error:
+        except BROKEN as error:
             self._transport.close()
             raise _not_answering(error) from error
         except LabError:
@@ -124,7 +126,7 @@ class GuestShell:
                 channel.settimeout(seconds)
                 channel.exec_command(command)
                 return _collect(channel, on_stderr)
-        except (paramiko.SSHException, OSError) as error:
+        except BROKEN as error:
             raise LabError(
                 f"the guest stopped answering during `{command}` ({error!r})", "see the guest's serial log"
             ) from error
@@ -134,14 +136,14 @@ class GuestShell:
         try:
             channel = self._transport.open_session(timeout=CONNECT_SECONDS)
             channel.exec_command(command)
-        except (paramiko.SSHException, OSError):
+        except BROKEN:
             return  # the caller looks at what the command was to do, not at this
 
     def session(self) -> paramiko.Channel:
         """A channel on which nothing was asked for yet. Raises LabError if the connection broke."""
         try:
             return self._transport.open_session(timeout=CONNECT_SECONDS)
-        except (paramiko.SSHException, OSError) as error:
+        except BROKEN as error:
             raise _not_answering(error) from error
 
     def upload(self, folder: Path, target: str) -> None:
@@ -169,7 +171,7 @@ class GuestShell:
             with paramiko.SFTPClient.from_transport(self._transport) as sftp:  # type: ignore[union-attr]
                 yield sftp
                 _let_the_server_close(sftp)
-        except (paramiko.SSHException, OSError) as error:
+        except BROKEN as error:
             raise LabError(f"cannot {purpose} ({error!r})", "see the guest's serial log") from error
 
     def close(self) -> None:
@@ -196,10 +198,10 @@ def _connect(port: int, deadline: float) -> paramiko.Transport:
         try:
             connection = socket.create_connection(("127.0.0.1", port), CONNECT_SECONDS)
             transport = paramiko.Transport(connection)
-            transport.banner_timeout = transport.auth_timeout = BANNER_SECONDS
+            transport.banner_timeout = transport.auth_timeout = transport.handshake_timeout = BANNER_SECONDS
             transport.start_client(timeout=BANNER_SECONDS + CONNECT_SECONDS)
             transport.get_remote_server_key()  # start_client raises nothing when its own time is over
-        except (paramiko.SSHException, OSError) as error:
+        except BROKEN as error:
             if transport is not None:
                 transport.close()
             if time.monotonic() > deadline:
@@ -236,16 +238,27 @@ def _not_answering(error: Exception) -> LabError:
 def _collect(channel: paramiko.Channel, on_stderr: Callable[[str], None]) -> Completed:
     """Drain both streams (a full window would stop the command), then take the exit status."""
     errors: list[str] = []
+    over = threading.Event()
 
     def read_errors() -> None:
         with channel.makefile_stderr("r") as stream:
-            for line in stream:
-                errors.append(line)
-                on_stderr(line.rstrip("\n"))
+            while True:
+                try:
+                    for line in stream:
+                        errors.append(line)
+                        on_stderr(line.rstrip("\n"))
+                except TimeoutError:  # whether the guest is silent is judged by its output
+                    if over.is_set():
+                        return
+                else:
+                    return
 
     reader = threading.Thread(target=read_errors, daemon=True)
     reader.start()
-    with channel.makefile("rb") as stream:
-        output = stream.read()
+    try:
+        with channel.makefile("rb") as stream:
+            output = stream.read()
+    finally:
+        over.set()
     reader.join()
     return Completed(channel.recv_exit_status(), output.decode(errors="replace"), "".join(errors))

@@ -6,6 +6,7 @@ The tests' own: what it cannot show is Windows itself.
 from __future__ import annotations
 
 import base64
+import functools
 import socket
 import threading
 import time
@@ -23,6 +24,9 @@ from qemu_odx.lab.errors import LabError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+
+PATIENCE = 60.0
 
 
 def script_of(line: str) -> str:
@@ -84,6 +88,12 @@ class ScriptedWindows(paramiko.ServerInterface):
             time.sleep(0.01)
 
 
+@functools.cache
+def _host_key() -> paramiko.PKey:
+    """One for all: it takes its time to be found."""
+    return paramiko.RSAKey.generate(2048)
+
+
 def write_key(path: Path) -> str:
     """Make a fresh private key file; returns its public half in base64."""
     key = Ed25519PrivateKey.generate()
@@ -95,7 +105,6 @@ def write_key(path: Path) -> str:
 @contextmanager
 def ssh_server(key: str, answer: Callable[[str], tuple[int, str]]) -> Iterator[int]:
     """A scripted server on a port of the host's, which it yields; `answer` maps a command to status and output."""
-    host_key = paramiko.RSAKey.generate(2048)
     transports: list[paramiko.Transport] = []
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -109,8 +118,10 @@ def ssh_server(key: str, answer: Callable[[str], tuple[int, str]]) -> Iterator[i
                     return
                 transport = paramiko.Transport(connection)
                 transports.append(transport)
-                transport.add_server_key(host_key)
-                transport.start_server(server=ScriptedWindows(key, answer))
+                transport.add_server_key(_host_key())
+                transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = PATIENCE
+                with suppress(paramiko.SSHException, OSError, EOFError):  # who does not like our key hangs up
+                    transport.start_server(server=ScriptedWindows(key, answer))
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -118,10 +129,10 @@ def ssh_server(key: str, answer: Callable[[str], tuple[int, str]]) -> Iterator[i
             yield server.getsockname()[1]
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(PATIENCE)
             for transport in transports:
                 transport.close()
-                transport.join(10)
+                transport.join(PATIENCE)
 
 
 class ScriptedMachine:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
 
 import paramiko
 import pytest
-from scripted_windows import write_key
+from scripted_windows import ssh_server, write_key
 
 from qemu_odx.lab import ssh
 from qemu_odx.lab.config.model import Guest
@@ -18,7 +20,9 @@ from qemu_odx.lab.session.machines import prepare
 from qemu_odx.lab.ssh import GuestShell, Login
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Self
 
 
 @pytest.fixture(autouse=True)
@@ -64,18 +68,96 @@ def test_own_image_needs_a_key_before_it_boots(home: Path) -> None:
 
 def test_server_that_says_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slirp takes connections for a guest that has no ssh server; a time that is over is no success."""
-    monkeypatch.setattr(ssh, "BANNER_SECONDS", 0.2)
-    monkeypatch.setattr(ssh, "CONNECT_SECONDS", 0.2)
     real = paramiko.Transport.start_client
     late = {"timeout": 0.1}  # paramiko's own limit comes first, and then it returns as if all were well
     write_key(home / "key")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        with pytest.raises(LabError, match=r"does not answer.*banner"):
-            GuestShell(port, Login("root", home / "key"), patience=0)
+        with monkeypatch.context() as patch:
+            patch.setattr(ssh, "BANNER_SECONDS", 0.2)
+            with pytest.raises(LabError, match=r"does not answer.*banner"):
+                GuestShell(port, Login("root", home / "key"), patience=0)
         monkeypatch.setattr(paramiko.Transport, "start_client", lambda self, **_: real(self, **late))
         with pytest.raises(LabError, match=r"does not answer.*No existing session"):
             GuestShell(port, Login("root", home / "key"), patience=0)
+
+
+def test_server_that_hangs_up_in_the_middle(home: Path) -> None:
+    """Behind its banner: one sentence, whatever paramiko makes of it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-short\r\n")
+                connection.recv(1)
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        with pytest.raises(LabError, match="does not answer"):
+            GuestShell(server.getsockname()[1], Login("root", home / "key"), patience=0)
+        thread.join()
+
+
+class Quiet:
+    """A stream on which nothing comes for too long, and then a line."""
+
+    def __init__(self, happens: list[str | None]) -> None:
+        self.happens = happens
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def __iter__(self) -> Iterator[str]:
+        while self.happens:
+            text = self.happens.pop(0)
+            if text is None:
+                raise TimeoutError
+            yield text
+
+    def read(self) -> bytes:
+        """All of it."""
+        return "".join(self).encode()
+
+
+def test_who_says_nothing_on_standard_error_is_not_silent() -> None:
+    """While its output goes on: what it says there at last is heard."""
+    errors = Quiet([None, None, "at last\n"])
+
+    class Channel:
+        def makefile_stderr(self, _mode: str) -> Quiet:
+            return errors
+
+        def makefile(self, _mode: str) -> Quiet:
+            while errors.happens:  # it goes on until all is said
+                time.sleep(0.001)
+            return Quiet(["output"])
+
+        def recv_exit_status(self) -> int:
+            return 0
+
+    heard: list[str] = []
+    done = ssh._collect(cast("Any", Channel()), heard.append)
+    assert (done, heard) == (ssh.Completed(0, "output", "at last\n"), ["at last"])
+
+
+def test_silence_ends_a_command(home: Path) -> None:
+    """With one sentence, and no traceback of the thread that waits for its standard error."""
+    over = threading.Event()
+
+    def answer(_command: str) -> tuple[int, str]:
+        over.wait(60)
+        return 0, ""
+
+    with ssh_server(write_key(home / "key"), answer) as port:
+        shell = GuestShell(port, Login("Administrator", home / "key"))
+        with pytest.raises(LabError, match=r"stopped answering during `sleep`"):
+            shell.run("sleep", seconds=0.3)
+        over.set()
+        shell.close()
 
 
 def test_paramiko_prints_nothing_by_itself() -> None:
