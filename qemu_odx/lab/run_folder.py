@@ -59,7 +59,8 @@ class RunFolder:
         kept = Path(tempfile.mkdtemp(prefix=f"{stamp}-", dir=runs))
         self.copy_logs(kept)
         _point_to(runs / LATEST, kept)
-        for old in _oldest_first(runs)[:-KEPT_RUNS]:
+        others = [path for path in _oldest_first(runs) if path != kept]  # the clock may have been set back
+        for old in others[: max(0, len(others) + 1 - KEPT_RUNS)]:
             shutil.rmtree(old, ignore_errors=True)
         return kept
 
