@@ -253,9 +253,9 @@ class CopyJournal:
 
     def results_dropped(self, nexus: Hashable, lun: int | None) -> None:
         """See `OperationJournal`."""
-        values = (name_of(nexus), -1 if lun is None else lun)
+        values = (name_of(nexus), lun, lun)
         with self._store.together():
-            where = "WHERE nexus=?1 AND (?2 < 0 OR lun=?2)"
+            where = "WHERE nexus=? AND (? IS NULL OR lun=?)"  # Python 3.12 takes numbered ones for names, and objects
             self._store.write(f"DELETE FROM copies {where} AND ended", values)  # noqa: S608 - a constant
             self._store.write(f"UPDATE copies SET hidden=1 {where}", values)  # noqa: S608 - a constant
 

@@ -57,12 +57,12 @@ class StateFolder:
         self._boot = boot
         self._good = path / "good"
         self._lock = _locked(path)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, self._lock)
             self.store = self._open()
+            undo.callback(self.store.close)
             self._begin()
-        except BaseException:
-            os.close(self._lock)
-            raise
+            undo.pop_all()
         self._images: dict[str, ImageJournal] = {}
         self.journal: CopyJournal
 
