@@ -149,18 +149,28 @@ class SgDevice:
     """
 
     def __init__(self, paths: Sequence[str], *, patience: float = _PATIENCE) -> None:
-        self._nodes = [_Node(path) for path in paths]
+        self._nodes: list[_Node] = []
         self.luns = tuple(range(len(paths)))
         self.patience = patience
-        for node in self._nodes:
-            answer = self._capacity(node)
-            if len(answer.data) >= 12:
-                node.block_size = u32(answer.data, 8)
+        try:
+            self._open(paths)
+        except BaseException:
+            self.close()
+            raise
         sizes = {node.block_size for node in self._nodes}
         features = (
             {RESET} | ({SECOND} if len(paths) > 1 else set()) | ({TWO_SIZES} if len(sizes) > 1 else set())
         )
         self.features = frozenset(features)
+
+    def _open(self, paths: Sequence[str]) -> None:
+        """All of them, before anything is sent to one."""
+        for path in paths:
+            self._nodes.append(_Node(path))
+        for node in self._nodes:
+            answer = self._capacity(node)
+            if len(answer.data) >= 12:
+                node.block_size = u32(answer.data, 8)
 
     def _capacity(self, node: _Node) -> Answer:
         cdb = bytes((0x9E, 0x10)) + bytes(8) + (32).to_bytes(4, "big") + bytes(2)

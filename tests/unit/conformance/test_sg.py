@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,18 @@ def test_a_broken_disk_ends_the_program_with_1(kernel: Kernel, capsys: pytest.Ca
     shown = capsys.readouterr().out
     assert "fail  populate.tokens_differ" in shown
     assert "sent 83 10" in shown
+
+
+def test_nodes_of_which_one_cannot_be_asked_are_closed(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else may want to open them."""
+    closed: list[int] = []
+    watched = {"close": lambda fd: closed.append(fd) or os.close(fd)}
+    monkeypatch.setattr(sg, "os", SimpleNamespace(**vars(os) | watched))
+    with pytest.raises(SgError, match="give a node such as"):
+        SgDevice([str(kernel.nodes[0]), "/dev/no-such-node"])
+    assert len(closed) == 1
 
 
 def test_a_disk_in_use_is_not_written_to(
