@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from qemu_odx.disk import file
+from qemu_odx.lab import process
 from qemu_odx.lab.errors import LabError
+from qemu_odx.server.journal import disks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -51,9 +53,12 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session", autouse=True)
 def no_stalls() -> Iterator[None]:
-    """A test process that has to wait for its processor has met no host that is behind with its writes."""
+    """Who has to wait for a processor has met no host that is behind with its writes, and is not to be killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(file, "STALL", 60.0)
+        patch.setattr(process, "TERMINATE_SECONDS", 60.0)
+        patch.setattr(process, "KILL_SECONDS", 60.0)
+        patch.setattr(disks, "GRACE", 600.0)  # between the last look at an image and the kill
         yield
 
 
@@ -113,7 +118,9 @@ def huge_pages() -> Iterator[None]:
         setting.write_text(f"{before + HUGE_PAGES}")
     except OSError:
         pytest.skip("the number of huge pages cannot be changed here")
-    if int(setting.read_text()) < before + HUGE_PAGES:
-        pytest.skip("there is no room for huge pages")
-    yield
-    setting.write_text(f"{before}")
+    try:
+        if int(setting.read_text()) < before + HUGE_PAGES:
+            pytest.skip("there is no room for huge pages")
+        yield
+    finally:
+        setting.write_text(f"{before}")

@@ -16,7 +16,7 @@ from qemu_odx.wire.vhost_user import HEADER, REPLY_FLAGS, U64, VERSION, request_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds to wait for an answer or a completion; a loaded machine is slow, a hang is for ever."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qemu_odx.windows.port import Delivery
@@ -12,12 +13,25 @@ from qemu_odx.wire.dsm.ntstatus import NtStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from typing import Self
 
     from qemu_odx.windows.driver import ClassDriver
     from qemu_odx.windows.port import Carrier
     from qemu_odx.windows.request import Request
+
+
+HERE = Path(__file__).parent
+DRIVER = HERE.parents[1] / "guest_scripts" / "windows" / "driver"
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", *SANITIZERS]
+
+
+def compiled(folder: Path, source: str, *flags: str) -> Path:
+    """A program made of the core and a file of this folder."""
+    program = folder / Path(source).stem
+    core = sorted(str(path) for path in DRIVER.glob("odx_*.c"))
+    subprocess.run(["gcc", *FLAGS, *flags, f"-I{DRIVER}", *core, HERE / source, "-o", program], check=True)
+    return program
 
 
 def _hex(data: bytes) -> str:
@@ -38,7 +52,7 @@ class Core:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=60)
         assert self._process.returncode == 0
 
     def _say(self, line: str) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import DRIVER, HERE, SANITIZERS, compiled
+from core import DRIVER, HERE, SANITIZERS, compiled
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -159,7 +159,7 @@ def test_holes_are_copied_as_holes(tmp_path: Path) -> None:
     destination = open_file(tmp_path, "destination", b"d" * SIZE)
     assert Copier(destination).copy(source, 512, 0, SIZE - 512) is CopyMethod.ZERO
     assert contents(destination) == bytes(SIZE - 512) + b"d" * 512
-    assert os.fstat(destination.fd).st_blocks <= 8
+    assert os.fstat(destination.fd).st_blocks * 512 < 65536  # the tail, and what the file system itself needs
     for file in (source, destination):
         file.close()
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from qemu_odx.disk import guard
 from qemu_odx.disk.file import open_disk
 from qemu_odx.disk.port import Extent
 
@@ -18,8 +20,7 @@ if TYPE_CHECKING:
 
 SIZE = 1 << 20
 CLUSTER = 65536
-PATIENCE = 20.0
-SOON = 0.1  # long enough for a thread that need not wait to be through
+PATIENCE = 60.0
 
 
 class Gate:
@@ -47,6 +48,26 @@ class Gate:
         self._open.set()
 
 
+class Watched(threading.Condition):
+    """A guard's condition that knows which threads wait for it."""
+
+    waiting: ClassVar[set[int]] = set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As ever."""
+        self.waiting.add(threading.get_ident())
+        try:
+            return super().wait(timeout)
+        finally:
+            self.waiting.discard(threading.get_ident())
+
+
+@pytest.fixture(autouse=True)
+def watched_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other module's conditions are watched."""
+    monkeypatch.setattr(guard, "threading", SimpleNamespace(Lock=threading.Lock, Condition=Watched))
+
+
 class Task(threading.Thread):
     """A call on a thread of its own, with its result."""
 
@@ -61,8 +82,9 @@ class Task(threading.Thread):
         self.result = self._call()
 
     def waits(self) -> bool:
-        """True if it is not through soon."""
-        self.join(SOON)
+        """True once a guard makes it wait, False if it gets through."""
+        while self.is_alive() and self.ident not in Watched.waiting:
+            time.sleep(0.001)
         return self.is_alive()
 
     def finish(self) -> Any:
@@ -277,6 +299,4 @@ def test_a_failed_write_leaves_the_guard_clean(filled: FileDisk, monkeypatch: py
         patch.setattr(filled._file, "write", broken)
         with pytest.raises(OSError, match="Input/output"):
             filled.write(0, [b"x" * 512])
-    start = time.monotonic()
-    filled.snapshot([Extent(0, SIZE)])
-    assert time.monotonic() - start < PATIENCE
+    Task(lambda: filled.snapshot([Extent(0, SIZE)])).finish()

@@ -63,14 +63,19 @@ def test_other_places_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     side.close()
 
 
+def runs(side: SideFile) -> int:
+    """Runs of 64 KiB that it takes; the file system may need a block or two more for its own purposes."""
+    return os.fstat(side.file().fd).st_blocks // 128
+
+
 def test_space_is_given_back_to_the_file_system(side: SideFile) -> None:
     """Each part when it is freed, and the length with the last."""
     places = [side.allocate(65536, 0) for _ in range(4)]
     for where in places:
         os.pwrite(side.file().fd, b"x" * 65536, where)
-    assert os.fstat(side.file().fd).st_blocks == 512
+    assert runs(side) == 4
     side.free([(places[1], places[1] + 65536)])
-    assert os.fstat(side.file().fd).st_blocks == 384
+    assert runs(side) == 3
     side.free([(where, where + 65536) for where in (places[0], *places[2:])])
     assert (side.used, os.fstat(side.file().fd).st_size) == (0, 0)
 

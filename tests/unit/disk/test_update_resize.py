@@ -102,13 +102,13 @@ def test_no_write_passes_an_update_by(disk: FileDisk, way: str) -> None:
 
     def change(old: bytes) -> bytes:
         threads.append(later(other))
-        started.wait(10)
+        assert started.wait(60)
         disk.write(4096, [b"e" * 512])
         assert not ended.wait(0.2)
         return old.upper()
 
     assert disk.update(0, 512, change)
-    threads[0].join(10)
+    threads[0].join(60)
     assert ended.is_set()
     assert content(disk, 0, 512) == (bytes(512) if way == "discard" else b"w" * 512)
     assert content(disk, 4096, 512) == b"e" * 512
@@ -126,7 +126,7 @@ def test_an_update_waits_for_writes_in_flight(disk: FileDisk) -> None:
     thread = later(update)
     assert not ended.wait(0.2)
     disk._guard.end(ticket)
-    thread.join(10)
+    thread.join(60)
     assert ended.is_set()
 
 
@@ -150,7 +150,7 @@ def test_no_snapshot_slips_into_an_update(disk: FileDisk) -> None:
         return old.upper()
 
     disk.update(0, 512, change)
-    threads[0].join(10)
+    threads[0].join(60)
     disk.write(0, [bytes(512)])
     assert frozen(taken[0]) == b"A" * 512
     taken[0].release()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -188,17 +191,34 @@ def test_the_record_outlives_the_run(tmp_path: Path) -> None:
     disk.close()
 
 
+KILLED = """
+import os, sys
+from qemu_odx.disk.file import open_disk
+from qemu_odx.disk.layers.verify import make
+
+image, kept, block, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+disk = make(open_disk("d0", image, size=size, serial="S"), {"record": kept})
+disk.write(0, [b"w" * 4 * block])
+
+
+def killed(offset, _):
+    with open(image, "r+b") as behind:
+        behind.seek(offset)
+        behind.write(b"?" * block)
+    os._exit(0)
+
+
+disk.inner.write = killed
+disk.write(block, [b"n" * block])
+os._exit(1)
+"""
+
+
 def test_a_killed_server_leaves_a_good_record(tmp_path: Path) -> None:
     """A write that was under way leaves a block of which nothing is known: no false alarm."""
     kept = str(tmp_path / "record")
-    pid = os.fork()
-    if not pid:
-        disk = verified(tmp_path, record=kept)
-        disk.write(0, [b"w" * 4 * BLOCK])
-        disk.inner.write = lambda offset, _: (corrupt(tmp_path, offset // BLOCK), os._exit(0))  # type: ignore[method-assign, assignment]
-        disk.write(BLOCK, [b"n" * BLOCK])
-        os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0
+    words = [str(tmp_path / "d0.img"), kept, str(BLOCK), str(SIZE)]
+    subprocess.run([sys.executable, "-c", KILLED, *words], check=True)
     disk = verified(tmp_path, record=kept, scan="on")
     assert (disk.wrong, disk.record.fresh) == (0, False)
     corrupt(tmp_path, 2)
@@ -294,8 +314,11 @@ def test_its_summary_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixt
     read(disk, 0, 16)
     disk.close()
     assert "no block was wrong of 16 compared" in caplog.text
-    with pytest.raises(DiskError, match="verify-scan=perhaps"):
-        verified(tmp_path, scan="perhaps")
+    with (
+        contextlib.closing(memory_disk("d1", SIZE)) as other,
+        pytest.raises(DiskError, match="verify-scan=perhaps"),
+    ):
+        make(other, {"scan": "perhaps"})
 
 
 def test_no_false_alarm_with_many_threads(tmp_path: Path) -> None:

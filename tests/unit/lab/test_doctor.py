@@ -287,7 +287,7 @@ def test_killed_labs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert dead_labs().level is Level.OK
     with claimed("gone") as folder:
-        write_record(folder, LabRecord("gone", Process(1, 1), "now", "/run", (), {}, {}))
+        write_record(folder, LabRecord("gone", Process(2**22, 1), "now", "/run", (), {}, {}))
         assert dead_labs().cure == "qemu-odx down gone"
 
 

@@ -43,6 +43,7 @@ from qemu_odx.lab.session.script import find_script, scripts
 from qemu_odx.lab.session.up import bring_up, take_down
 
 ROOT = Path(__file__).parents[3]
+NOBODY = Process(2**22, 1)  # no process has so large a number: proc_sys_kernel(5), pid_max
 GUEST = GuestRecord("g", "linux", "a guest", "root", 2222, "/key", "ssh-ed25519 AAAA it", "/run/serial.log")
 
 
@@ -113,7 +114,7 @@ def test_process_is_not_taken_for_another_with_its_number() -> None:
         assert process.send(signal.SIGTERM)
     assert not process.alive
     assert not process.send(signal.SIGTERM)
-    assert not Process.of(2**22 - 1).alive
+    assert not Process.of(NOBODY.pid).alive
 
 
 def test_supervisor_that_does_not_go_is_killed() -> None:
@@ -139,7 +140,7 @@ def test_lab_that_is_up_is_not_brought_up_again() -> None:
 
 def test_addresses() -> None:
     """LAB, LAB/GUEST, nothing; a guest that is off is said to be so."""
-    dead = replace(GUEST, name="off", process=Process(1, 1))
+    dead = replace(GUEST, name="off", process=NOBODY)
     with claimed("one") as folder:
         write_record(folder, record("one", None, GUEST, dead))
         assert find_guest(None)[1] == find_guest("one")[1] == find_guest("one/g")[1] == GUEST

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    """A loop that gives up after 20 seconds."""
-    loop = Loop()
-    loop.call_later(20, loop.stop)
+    """A loop that gives up after a minute, which fails the test."""
+    loop, given_up = Loop(), []
+    loop.call_later(60, lambda: (given_up.append(1), loop.stop()))
     yield loop
     loop.close()
+    assert not given_up, "it was to end by itself"
 
 
 def test_a_readable_descriptor_is_reported(loop: Loop) -> None:
@@ -65,14 +66,15 @@ def test_an_event_already_fetched_is_not_delivered_after_unwatch(loop: Loop) -> 
         os.close(fd)
 
 
-def test_timers_in_order_and_cancelled(loop: Loop) -> None:
+def test_timers_in_order_and_cancelled(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The earlier first, whatever the order of asking; a cancelled one never."""
     seen: list[str] = []
-    loop.call_later(
-        0.5, lambda: (seen.append("second"), loop.stop())
-    )  # so late that the other one is asked for
-    loop.call_later(0.01, lambda: seen.append("first"))
-    loop.call_later(0.015, lambda: seen.append("never")).cancel()
+    now = time.monotonic()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", lambda: now)  # all are asked for at one moment
+        loop.call_later(0.02, lambda: (seen.append("second"), loop.stop()))
+        loop.call_later(0.01, lambda: seen.append("first"))
+        loop.call_later(0.015, lambda: seen.append("never")).cancel()
     loop.run()
     assert seen == ["first", "second"]
 
@@ -80,11 +82,9 @@ def test_timers_in_order_and_cancelled(loop: Loop) -> None:
 def test_call_soon_wakes_a_sleeping_loop(loop: Loop) -> None:
     """From another thread, while nothing else happens."""
     thread = threading.Timer(0.05, loop.call_soon, [loop.stop])
-    start = time.monotonic()
     thread.start()
     loop.run()
     thread.join()
-    assert time.monotonic() - start < 10
 
 
 def test_callbacks_that_beget_callbacks_do_not_starve_descriptors(loop: Loop) -> None:
@@ -124,10 +124,8 @@ def test_a_signal_wakes_the_loop_and_is_restored(loop: Loop) -> None:
     loop.on_signal(signal.SIGUSR1, loop.stop)
     thread = threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGUSR1])
     thread.start()
-    start = time.monotonic()
     loop.run()
     thread.join()
-    assert time.monotonic() - start < 10
     other = Loop()
     other.on_signal(signal.SIGUSR1, other.stop)
     other.close()
@@ -200,7 +198,7 @@ def test_a_finished_job_keeps_nothing_alive(loop: Loop, no_collection: None, *, 
     workers.run(held.job, lambda _: loop.stop())
     loop.run()
     del held
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while gone() is not None and time.monotonic() < deadline:
         time.sleep(0.001)
     assert gone() is None

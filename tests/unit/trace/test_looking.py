@@ -131,7 +131,8 @@ def test_all_about_a_token(file: Path) -> None:
     token = next(record["token"] for record in read(file) if record["event"] == "token")
     found = names(file, "--token", token[:12])
     assert found == ["RECEIVE ROD TOKEN INFORMATION", "token", "WRITE USING TOKEN", "token"]
-    assert names(file, "--token", "0123") == []
+    other = "4567" if token.startswith("0123") else "0123"
+    assert names(file, "--token", other) == []
 
 
 def test_filter_makes_a_trace(file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ MESSAGE = HEADER.pack(Request.SET_VRING_KICK, 0x1, 8) + bytes(8)
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, Channel]]:
     """A front end's socket and our channel."""
+    gc.collect()  # descriptors are counted: what others left is to go before
     theirs, ours = socket.socketpair()
     channel = Channel(ours)
     yield theirs, channel

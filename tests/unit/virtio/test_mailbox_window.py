@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import mailbox_pages as pages
@@ -219,10 +220,11 @@ def test_without_a_mailbox_it_is_plain_disk(filled: Bench) -> None:
     filled.send(pages.request(INQUIRY))
     filled.write(PLACE, b"lost" * 1024)
     filled.device = BlkDevice(filled.disk, InlineRunner())
-    filled.queue = filled._queue(GuestRam(4 << 20), 0)
-    assert filled.read(PLACE, LENGTH) == b"disk" * (LENGTH // 4)
-    filled.write(slot(0), pages.request(INQUIRY).ljust(512, b"\0"))
-    assert filled.read(slot(0), 512) == pages.request(INQUIRY).ljust(512, b"\0")
+    with contextlib.closing(GuestRam(4 << 20)) as another:
+        filled.queue = filled._queue(another, 0)
+        assert filled.read(PLACE, LENGTH) == b"disk" * (LENGTH // 4)
+        filled.write(slot(0), pages.request(INQUIRY).ljust(512, b"\0"))
+        assert filled.read(slot(0), 512) == pages.request(INQUIRY).ljust(512, b"\0")
 
 
 def test_a_disk_that_fails_beside_the_window(filled: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import mmap
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,18 +136,38 @@ def test_no_packing_into_shared_memory() -> None:
 _SAMPLER = """
 import mmap, sys, time
 words = memoryview(mmap.mmap(int(sys.argv[1]), 0)).cast("H")
-at, limit, enough = map(int, sys.argv[2:])
+at, report, limit = map(int, sys.argv[2:])
 print("ready", flush=True)
-last, bad, seen = 0, 0, 0
-end = time.monotonic() + 30
-while last < limit and bad < enough and time.monotonic() < end:
-    now = words[at]
-    if now != last:
-        seen += 1
-        bad += now < last
-        last = max(last, now)
-print(bad, seen)
+last, bad = 0, 0
+end = time.monotonic() + 100
+while last < limit and not bad and time.monotonic() < end:
+    for _ in range(1000):
+        now = words[at]
+        if now != last:
+            bad += now < last
+            words[report] = last = max(last, now)
+print(bad, last)
 """
+_LATEST = 30000  # the sampler tells there, as a word of guest memory, what it has seen last
+
+
+def sampler(ram: GuestRam, word: int, limit: int) -> subprocess.Popen[str]:
+    """A process that reads a word until that has reached a limit, or has once become smaller."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SAMPLER, *map(str, (ram.fd, word, _LATEST, limit))],
+        pass_fds=[ram.fd],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def verdict(process: subprocess.Popen[str]) -> tuple[int, int]:
+    """How often the word became smaller, and the largest value."""
+    bad, last = map(int, process.communicate()[0].split())
+    return bad, last
 
 
 @pytest.mark.parametrize("where", ["used index", "avail_event"])
@@ -157,42 +178,33 @@ def test_indices_do_not_tear(where: str) -> None:
     device = queue_module.SplitQueue(driver.ring(ram.memory()))
     driver.kick = lambda: device.drain(lambda chain: chain.complete(0))
     gpa = driver.used_gpa + (2 if where == "used index" else 2 * wire.avail_event_word(4))
-    word = (gpa - ram.base) // 2
-    limit = 60000
-    with subprocess.Popen(
-        [sys.executable, "-c", _SAMPLER, str(ram.fd), str(word), str(limit), "1"],
-        pass_fds=[ram.fd],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as sampler:
-        assert sampler.stdout is not None
-        assert sampler.stdout.readline() == "ready\n"
-        head = driver.free[-1]
-        driver.write_descriptor(head, ram.allocate(16), 16)
-        for _ in range(limit + 1):
+    word, limit, step = (gpa - ram.base) // 2, 60000, 500
+    head = driver.free[-1]
+    driver.write_descriptor(head, ram.allocate(16), 16)
+    with sampler(ram, word, limit) as process:
+        for number in range(1, limit + 2):
             driver.offer(head)
             driver.publish()
-        bad, seen = map(int, sampler.stdout.read().split())
+            while number % step == 0 and process.poll() is None and seen(ram) < number - step:
+                time.sleep(0.001)  # it has to look on, however busy the machine is
+        bad, last = verdict(process)
     ram.close()
-    assert seen > 10
-    assert bad == 0
+    assert (bad, last >= limit) == (0, True)
+
+
+def seen(ram: GuestRam) -> int:
+    """What the sampler has seen last."""
+    return int.from_bytes(ram.read(ram.base + 2 * _LATEST, 2), "little")
 
 
 def test_sampling_would_find_torn_indices() -> None:
     """The check above can fail: `struct.pack_into` is seen to show a zero in between, sooner or later."""
     ram = GuestRam(1 << 16)
     pages = mmap.mmap(ram.fd, 0)
-    with subprocess.Popen(
-        [sys.executable, "-c", _SAMPLER, str(ram.fd), "0", "65536", "1"],
-        pass_fds=[ram.fd],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as sampler:
-        assert sampler.stdout is not None
-        sampler.stdout.readline()
-        while sampler.poll() is None:
+    with sampler(ram, 0, 65536) as process:
+        while process.poll() is None:
             for _ in range(10_000):
                 struct.pack_into("<H", pages, 0, 60000)
-        bad, _ = map(int, sampler.stdout.read().split())
+        bad, _ = verdict(process)
     ram.close()
     assert bad > 0
