@@ -18,5 +18,10 @@ def memory_disk(
     """An empty disk of `size` bytes (a multiple of `block_size`); its memory is freed by `close`."""
     fd = os.memfd_create(f"odx-{name}", os.MFD_CLOEXEC)
     os.ftruncate(fd, size)
-    image = Image(HostFile(fd), size, None)
-    return FileDisk(name, image, block_size=block_size, physical_block_size=physical_block_size)
+    return FileDisk(
+        name,
+        Image(HostFile(fd), size, None),
+        block_size=block_size,
+        physical_block_size=physical_block_size,
+        snapshots="copy-before-write",  # memory shares no blocks with a file: nobody needs to try
+    )

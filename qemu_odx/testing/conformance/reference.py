@@ -5,6 +5,7 @@ May import `target`, `disk`, `tokens`. Used by `replay.py` and by the bench in `
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, NotRequired, TypedDict
@@ -134,7 +135,9 @@ class ReferenceTarget:
 
     def command(self, nexus: str, lun: int, cdb: bytes, data_out: bytes) -> Answer:
         """Send a command and wait for it; copies in the background stay where they are."""
-        room = memoryview(bytearray(DATA_IN_ROOM))
+        room = memoryview(
+            mmap.mmap(-1, DATA_IN_ROOM)
+        )  # as zeroed as a bytearray, but only where it is looked at
         replies: list[Reply] = []
         whole = cdb.ljust(CDB_SIZE, b"\0")
         task = Task(nexus, lun, whole, [memoryview(data_out)] if data_out else [], [room], replies.append)

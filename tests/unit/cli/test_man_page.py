@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from qemu_odx.cli import troff
 from qemu_odx.cli.main import main
@@ -42,9 +42,7 @@ def test_every_command_and_option_is_in_it(page: str) -> None:
 
 def test_the_command_prints_it(page: str) -> None:
     """As a user calls it."""
-    command = [sys.executable, "-m", "qemu_odx", "man"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == page + "\n"
+    assert CliRunner().invoke(main, ["man"]).stdout == page + "\n"
 
 
 @pytest.mark.skipif(shutil.which("mandoc") is None, reason="no mandoc here (package mandoc)")

@@ -15,6 +15,7 @@ from qemu_odx.target.lun import LogicalUnit
 from qemu_odx.target.plan import GOOD
 from qemu_odx.target.policy import Policy
 from qemu_odx.target.port import Reply
+from qemu_odx.testing.conformance import run
 from qemu_odx.tokens import registry
 from qemu_odx.tokens.operations import Event, Operation, OperationStatus, OperationTable
 from qemu_odx.tokens.registry import Fault, TokenRegistry
@@ -324,4 +325,11 @@ def dead_token_is_an_invalid_field(m: Mutation) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_caught(mutant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check that should catch the broken target does, and only the families that may see it fail."""
+    assert_caught(mutant, monkeypatch)
+
+
+def test_the_time_of_day_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """List identifiers begin with it, and 0 is for the checks that mean it."""
+    monkeypatch.setattr(run.time, "time", lambda: 0.0)
+    (mutant,) = (item for item in MUTANTS if item.name == "no_list_identifier_0")
     assert_caught(mutant, monkeypatch)

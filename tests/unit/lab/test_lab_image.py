@@ -142,6 +142,7 @@ def test_build_without_network_names_the_cure(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         apt, "source_lines", lambda *_: f"deb {keyring} http://127.0.0.1:9/debian bookworm main\n"
     )
+    monkeypatch.setattr(apt, "apt_settings", lambda: ['Acquire::Retries "0";'])  # it would wait seven seconds
     with pytest.raises(LabError, match=r"cannot fetch Debian packages: .*check the network and /etc/apt/"):
         image.ensure_image()
     assert [path.name for path in (tmp_path / "images").iterdir()] == ["lock"]

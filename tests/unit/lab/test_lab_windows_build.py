@@ -97,12 +97,17 @@ def hosts() -> Iterator[list[Host]]:
         host.close()
 
 
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Windows Server 2025, which brings its own sshd, and its drivers; nobody writes to them."""
+    folder = tmp_path_factory.mktemp("media")
+    return windows_iso(folder, {"Windows Server 2025": SERVER_2025}), virtio_iso(folder, "2k25")
+
+
 @pytest.fixture
-def wishes(tmp_path: Path) -> Wishes:
-    """For a Server 2025, which brings its own sshd."""
-    return Wishes(
-        windows_iso(tmp_path, {"Windows Server 2025": SERVER_2025}), virtio_iso(tmp_path, "2k25"), hours=0.1
-    )
+def wishes(media: tuple[Path, Path]) -> Wishes:
+    """For that medium."""
+    return Wishes(*media, hours=0.1)
 
 
 def build(wishes: Wishes, hosts: list[Host], *scripts: list[str]) -> Host:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+import pickle
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -97,8 +97,11 @@ def test_every_command_in_every_state() -> None:
     steps = 0
     while todo:
         state, model = todo.pop()
+        both = pickle.dumps(
+            (state, model)
+        )  # copies from here are made several times faster than by `deepcopy`
         for command in every:
-            next_state, next_model = deepcopy(state), deepcopy(model)
+            next_state, next_model = pickle.loads(both)  # noqa: S301 - our own
             compare(f"{situation(model)}: {command[0]}", next_state, next_model, command)
             steps += 1
             if situation(next_model) not in known:

@@ -41,7 +41,8 @@ def bitmap() -> Iterator[tuple[int, mmap.mmap]]:
 
 def dirty(pages: mmap.mmap) -> set[int]:
     """The pages that are marked."""
-    return {n for n in range(8 * len(pages)) if pages[n // 8] >> n % 8 & 1}
+    bytes_set = [(at, byte) for at, byte in enumerate(bytes(pages)) if byte]
+    return {8 * at + bit for at, byte in bytes_set for bit in range(8) if byte >> bit & 1}
 
 
 def test_every_page_that_is_touched_and_no_other(bitmap: tuple[int, mmap.mmap]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from windows_machine import Altered
 
+from qemu_odx.windows.explain import copy_plan
 from qemu_odx.windows.explain.copy_plan import COPY_BYTES
 from qemu_odx.windows.explain.opening import looking_only
 from qemu_odx.windows.explain.report import Explanation, as_lines, as_object, explain
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
     from windows_machine import Machine
 
 MIB = 1 << 20
+ENOUGH = 500
+"""Commands after which a plan is given up: more than a copy by our disk's own limits takes."""
 PAGE_00, PAGE_8F, PAGE_B0 = (bytes((0x12, 1, code)) for code in (0x00, 0x8F, 0xB0))
 MODE, STANDARD, CAPACITY = b"\x1a", b"\x12\x00", b"\x9e"
 LOOKED_AT = {2, 3, 4, 5, 6, 7}
 """Bytes of page 8Fh that decide; the limits behind them are taken as they are."""
 REFUSED = Completion(Status.CHECK_CONDITION, INVALID_FIELD_IN_CDB.fixed())
+
+
+@pytest.fixture(autouse=True)
+def short_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long ones are given up sooner than for users."""
+    monkeypatch.setattr(copy_plan, "_MOST_COMMANDS", ENOUGH)
 
 
 def broken(machine: Machine, head: bytes, **bytes_at: int) -> Explanation:
