@@ -32,7 +32,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 VARIABLE = "QEMU_ODX_MONITOR"
 UNREACHABLE = 3
 """Exit code: no server listens."""
-_CONNECT_SECONDS = 20.0
+_CONNECT_SECONDS = 30.0
 
 
 class MonitorFailure(Exception):  # noqa: N818 - the server refused: that is no error of ours
@@ -114,13 +114,15 @@ class MonitorClient:
         logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what goes wrong is raised, and said once
         self._path = path
         connection = _connected(path)
-        self._loop = asyncio.new_event_loop()
+        # Ctrl-C ends what runs in it as a cancellation: no task of the library is torn in the middle.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._closed = False
         self._client = QMPClient("qemu-odx")
         try:
             self._run(asyncio.wait_for(self._client.connect(connection), _CONNECT_SECONDS))
         except BaseException as error:
             connection.close()
-            self._loop.close()
+            self._runner.close()
             if isinstance(error, TimeoutError | NoServerError):
                 raise NoServerError(f"who listens at {path} sends no greeting: is it a monitor?") from error
             raise
@@ -150,18 +152,19 @@ class MonitorClient:
 
     def close(self) -> None:
         """Leave; the server goes on. Idempotent."""
-        if self._loop.is_closed():
+        if self._closed:
             return
+        self._closed = True
         try:
-            self._loop.run_until_complete(self._client.disconnect())
+            self._runner.run(self._client.disconnect())
         except (QMPError, EOFError, OSError):
             pass  # the server left first
         finally:
-            self._loop.close()
+            self._runner.close()
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return self._loop.run_until_complete(work)
+            return self._runner.run(work)
         except ExecuteError as error:
             raise MonitorFailure(str(error), error.error_class) from error
         except TimeoutError:

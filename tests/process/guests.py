@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from qemu_odx.testing.frontend import FrontEnd
@@ -14,7 +15,6 @@ from qemu_odx.wire.virtio import blk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from qemu_odx.testing.driver import DriverQueue
 
@@ -88,9 +88,19 @@ def frozen(server: ServeProcess) -> Iterator[None]:
     """Nothing runs in the server meanwhile."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
+        eventually(lambda: stopped(server), "it does not stop")
         yield
     finally:
         os.kill(server.pid, signal.SIGCONT)
+
+
+def stopped(server: ServeProcess) -> bool:
+    """Every thread of it: the signal takes a moment."""
+    try:
+        told = [task.joinpath("stat").read_text() for task in Path(f"/proc/{server.pid}/task").iterdir()]
+    except FileNotFoundError:  # a thread that ends just now
+        return False
+    return all(text.rpartition(")")[2].split()[0] == "T" for text in told)
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:
