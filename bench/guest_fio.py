@@ -36,7 +36,7 @@ MIB = 1 << 20
 JOBS = 4
 PART = 64 * MIB
 SIZE = JOBS * PART
-PATIENCE = 30.0
+PATIENCE = 60.0
 OURS = ("blk", "scsi")
 PEER = "peer"
 

@@ -77,7 +77,7 @@ def scsi_end(request: Request) -> tuple[int, int, bytes]:
 
 def held(rig: FaultRig, name: str, count: int = 1) -> None:
     """Wait until a rule holds so many requests."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (found := rig.faults.find(name))["held"] != count:
         assert time.monotonic() < deadline, found
         time.sleep(0.01)

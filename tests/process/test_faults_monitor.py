@@ -112,7 +112,7 @@ def test_an_event_for_each_hit(client: MonitorClient, faults: MonitorFaults, gue
         guest.initiator.read(1, 0, 1)
     seen = []
     while len(seen) < 2:
-        event = client.next_event(30)
+        event = client.next_event(60)
         assert event is not None
         if event["event"] == "ODX_FAULT_FIRED":
             seen.append(event["data"])

@@ -55,9 +55,9 @@ def test_the_request_that_wrote_a_wrong_block_is_named(server: ServeProcess) -> 
         reader = Blk(str(folder / "b.sock")).go()
         reader.read(0, 512 * 512)
         reader.front.close()
-        event = monitor.next_event(30)
+        event = monitor.next_event(60)
         while event is not None and event["event"] != "ODX_CORRUPTION_FOUND":
-            event = monitor.next_event(30)
+            event = monitor.next_event(60)
         assert event is not None
         assert event["data"]["block"] == 103
         (found,) = monitor.execute("query-odx-corruption")

@@ -74,7 +74,7 @@ def test_old_data_arrives_by_the_offload_ioctl(guest: ScsiGuest) -> None:
     old = os.urandom(MIB)
     assert guest.initiator.write(0, 63 * MIB // 512, MIB // 512, old).good
     assert guest.initiator.write(0, 64 * MIB // 512, MIB // 512, old[::-1]).good
-    end = manage(driver, build.offload_read([(0, 65 * MIB)], time_to_live=30))
+    end = manage(driver, build.offload_read([(0, 65 * MIB)], time_to_live=300))
     assert end.status is NtStatus.SUCCESS, end.status.label
     token = OffloadReadOutput.parse(end.output).token
     assert guest.initiator.write(0, 63 * MIB // 512, 2 * MIB // 512, bytes(2 * MIB)).good
