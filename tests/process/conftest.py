@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Blk, Watch, three_exports
+from guests import SIZE, Blk, Watch, eventually, three_exports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +47,19 @@ def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]
     """One server for all of them: it has to survive them all anyway."""
     with three_exports(tmp_path_factory.mktemp("survivor")) as process:
         yield process
+
+
+@pytest.fixture
+def shared(survivor: ServeProcess) -> Iterator[ServeProcess]:
+    """It, with empty disks and as if it had said nothing yet; in the end no front end may be left."""
+    for name in ("a.img", "b.img"):
+        os.truncate(survivor.cwd / name, 0)
+        os.truncate(survivor.cwd / name, SIZE)
+    survivor.forget_errors()
+    idle = survivor.descriptors()
+    yield survivor
+    assert survivor.alive
+    eventually(lambda: survivor.descriptors() == idle, "a front end is left")
 
 
 @pytest.fixture

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from qemu_odx.testing.serve import ServeProcess
 
 
+@pytest.fixture
+def server(shared: ServeProcess) -> ServeProcess:
+    """One server for all of them."""
+    return shared
+
+
 def message(request: int, payload: bytes = b"", flags: int = 1, size: int | None = None) -> bytes:
     """A message whose header may lie."""
     return HEADER.pack(request, flags, len(payload) if size is None else size) + payload

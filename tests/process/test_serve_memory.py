@@ -24,6 +24,12 @@ READ = blk.HEADER.pack(blk.RequestType.IN, 0, 0)
 SHORTER = "a memory file that it shares was made shorter than it said; do not truncate it"
 
 
+@pytest.fixture
+def server(shared: ServeProcess) -> ServeProcess:
+    """One server for all of them."""
+    return shared
+
+
 @contextmanager
 def reading(guest: Blk) -> Iterator[None]:
     """Another guest reads without a pause, and gets what it wrote."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 from typing import TYPE_CHECKING
@@ -9,18 +10,27 @@ from typing import TYPE_CHECKING
 import pytest
 from guests import MIB, Blk
 
+from qemu_odx.cli.monitor_client import MonitorClient
+from qemu_odx.testing.monitor_faults import MonitorFaults
 from qemu_odx.testing.ram import GuestRam
+from qemu_odx.testing.serve import ServeProcess
 from qemu_odx.wire.virtio import blk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from qemu_odx.testing.driver import Request
-    from qemu_odx.testing.serve import ServeProcess
 
 PAGE = 4096
 LOG_SIZE = 4096
 """Bytes: for 128 MiB of guest addresses."""
+
+
+@pytest.fixture
+def server(shared: ServeProcess) -> ServeProcess:
+    """One server for all of them."""
+    return shared
 
 
 @pytest.fixture
@@ -106,33 +116,53 @@ def test_a_broken_request_is_logged_too(guest: Blk, bitmap: tuple[int, mmap.mmap
     assert taken(bits) == pages(status, 1) | used_ring(guest)
 
 
-def test_logging_begins_and_ends_while_requests_run(
-    server: ServeProcess, guests: Callable[..., Blk], bitmap: tuple[int, mmap.mmap]
-) -> None:
-    """From the acknowledgement on, no page changes unmarked; after the end nothing is marked."""
-    guest = guests(server.sockets[0], ram=GuestRam(100 * MIB)).go()
+def read_while_logging_begins(
+    guest: Blk, bitmap: tuple[int, mmap.mmap], sectors: Sequence[int], logging: Callable[[], None]
+) -> int:
+    """Reads that run when logging begins: how many pages changed from then on. Each of them is marked.
+
+    `logging` is called once it has begun. In the end it is over, and nothing is marked any more.
+    """
     fd, bits = bitmap
-    ram, changes = guest.front.ram, 0
-    header = blk.HEADER.pack(blk.RequestType.IN, 0, 0)
-    rounds = 0
-    while rounds < 5 or (changes <= 10 and rounds < 50):
-        rounds += 1
-        guest.write(0, os.urandom(4 * MIB))
-        requests = [guest.queue.submit(header, 4 * MIB + 1) for _ in range(16)]
-        guest.front.start_log(fd, LOG_SIZE)
-        before = first_bytes(ram)
-        while any(request.written is None for request in requests):
-            if not guest.queue.completions():
-                guest.queue.wait()
-        guest.front.sync()
-        changed = {n for n, (old, new) in enumerate(zip(before, first_bytes(ram), strict=True)) if old != new}
-        assert {ram.base // PAGE + n for n in changed} <= taken(bits)
-        changes += len(changed)
-        guest.front.stop_log()
-        guest.read(0, 65536)
-        guest.front.sync()
-        assert taken(bits) == set()
-    assert changes > 10, "every request had ended before the log was there"
+    ram = guest.front.ram
+    headers = [blk.HEADER.pack(blk.RequestType.IN, 0, sector) for sector in sectors]
+    requests = [guest.queue.submit(header, 4 * MIB + 1) for header in headers]
+    guest.front.start_log(fd, LOG_SIZE)
+    before = first_bytes(ram)
+    logging()
+    while any(request.written is None for request in requests):
+        if not guest.queue.completions():
+            guest.queue.wait()
+    guest.front.sync()
+    changed = {n for n, (old, new) in enumerate(zip(before, first_bytes(ram), strict=True)) if old != new}
+    assert {ram.base // PAGE + n for n in changed} <= taken(bits)
+    guest.front.stop_log()
+    guest.read(0, 65536)
+    guest.front.sync()
+    assert taken(bits) == set()
+    return len(changed)
+
+
+def test_logging_begins_and_ends_while_requests_run(
+    tmp_path: Path, guests: Callable[..., Blk], bitmap: tuple[int, mmap.mmap]
+) -> None:
+    """From the acknowledgement on, no page changes unmarked; after the end nothing is marked.
+
+    One request is held until the log is there; later, without that, it is up to the machine how many still run then.
+    """
+    arguments = [
+        *("--disk", "id=d0,path=a.img,size=64M", "--export", "type=vhost-user-blk,socket=b.sock,disk=d0"),
+        *("--monitor", "m.sock", "--fault", f"name=held,op=IN,lba={32 * 2048},action=stall"),
+    ]
+    with ServeProcess(arguments, cwd=tmp_path), MonitorClient(str(tmp_path / "m.sock")) as monitor:
+        guest = guests(str(tmp_path / "b.sock"), ram=GuestRam(100 * MIB)).go()
+        guest.write(32 * 2048, os.urandom(4 * MIB))
+        release = functools.partial(MonitorFaults(monitor.execute).release, "held")
+        changes = read_while_logging_begins(guest, bitmap, [*[0] * 15, 32 * 2048], release)
+        assert changes > 2 * MIB // PAGE, "the held request had ended before the log was there"
+        for _ in range(5):
+            guest.write(0, os.urandom(4 * MIB))
+            read_while_logging_begins(guest, bitmap, [0] * 16, lambda: None)
 
 
 def test_a_reconnect_during_a_migration(
