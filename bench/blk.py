@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SIZE = 512 * MIB
-SPAN = 256 * MIB
+SPAN = SIZE // 2
 """The part of the disks that is used; live tokens cover blocks behind it, or in it."""
 TOKENS = 1000
 QUEUES = 4
 SOURCES = Path(__file__).parent / "load"
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 PEERS = {
     "plain": "",
@@ -168,14 +168,15 @@ class Peer:
 class Rig:
     """Both servers on images of the same content, and the load generator."""
 
-    def __init__(self, folder: Path, peer: str, seconds: float) -> None:
+    def __init__(self, folder: Path, peer: str, seconds: float, size: int) -> None:
         self._folder = folder
         self._peer = peer
         self._seconds = seconds
+        self._span = size // 2
         self._load = build(folder)
         self._images = [folder / "ours.img", folder / "theirs.img"]
         with self._images[0].open("wb") as file:
-            for _ in range(SIZE // MIB):
+            for _ in range(size // MIB):
                 file.write(os.urandom(MIB))
         shutil.copyfile(*self._images)
 
@@ -205,7 +206,7 @@ class Rig:
         for image in self._images:
             if row.dropped:
                 drop(image)
-        where = ("--socket", socket, "--device", device, "--span", str(SPAN))
+        where = ("--socket", socket, "--device", device, "--span", str(self._span))
         seconds = ("--seconds", str(round(self._seconds * 1000)))
         done = subprocess.run([self._load, *where, *seconds, *row.load], capture_output=True, check=True)
         result: dict[str, Any] = json.loads(done.stdout)
@@ -248,12 +249,17 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the images go"
     )
+    parser.add_argument(
+        "--mebibytes", type=int, default=SIZE // MIB, help="of each image; half of it is used"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
     chosen = [row for row in rows() if re.search(options.rows, row.name)]
+    if options.mebibytes * MIB < SIZE and any(row.tokens for row in chosen):
+        parser.error("rows with tokens need images of full size: choose other --rows")
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        rig = Rig(Path(folder), options.peer, options.seconds)
+        rig = Rig(Path(folder), options.peer, options.seconds, options.mebibytes * MIB)
         for row in chosen:
             rig.measure(row, options.rounds)
             console.print(f"{row.name}: {statistics.median(row.ratios()):.2f}", style="dim")

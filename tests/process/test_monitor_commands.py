@@ -173,17 +173,17 @@ def test_a_copy_is_seen_and_aborted(monitor: Checked, guest: ScsiGuest) -> None:
     for at in range(0, 32, 4):
         assert initiator.write(1, at * 2048, 4 * 2048, os.urandom(4 * MIB)).good
     token = initiator.token(1, [Range(0, 32 * 2048)])
-    for _ in range(50):
+    met: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+    def aborted() -> bool:
         assert initiator.write_token(1, token, [Range(65536, 32 * 2048)], immediate=True, identifier=77).good
-        running = [
-            row for row in monitor.execute("query-odx-copies") if row["command"] == "WRITE USING TOKEN"
-        ]
-        if running and (ended := _aborted(monitor, running[0]["copy"])):
-            break
+        rows = [row for row in monitor.execute("query-odx-copies") if row["command"] == "WRITE USING TOKEN"]
+        met.extend((row, ended) for row in rows if (ended := _aborted(monitor, row["copy"])))
         _until_ended(guest, 77)
-    else:
-        raise AssertionError("no copy was ever met")
-    (copy,) = running
+        return bool(met)
+
+    eventually(aborted, "no copy was ever met")
+    ((copy, ended),) = met
     assert (copy["mode"], copy["list-identifier"], copy["total"]) == ("background", 77, 32 * MIB)
     assert 0 <= copy["done"] <= copy["total"]
     assert ended["count"] * 512 < copy["total"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from itertools import count
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -195,8 +196,10 @@ def test_a_long_copy_holds_its_write_and_nothing_else(first: Blk) -> None:
         return Answer(0, b"", b"")
 
     Initiator(note).write_token(0, token, [Range(4096, 60 * 2048)], identifier=1000)
-    client = MailboxClient(first.write, first.read)
-    for sequence in range(1, 21):
+    client, sequences = MailboxClient(first.write, first.read), count(1)
+
+    def other_things_during_a_copy() -> bool:
+        sequence = next(sequences)
         page = Request(sequence, client.user, *sent[0]).packed().ljust(8192, b"\0")
         copy = first.queue.submit(blk.HEADER.pack(blk.RequestType.OUT, 0, client.place // 512) + page, 1)
         data = first.read(63 * 2048, 512)
@@ -206,10 +209,9 @@ def test_a_long_copy_holds_its_write_and_nothing_else(first: Blk) -> None:
             first.queue.completions() or first.queue.wait()
         assert (client.response().sequence, client.response().status) == (sequence, 0)
         assert first.read(63 * 2048, 512) == data
-        if meanwhile:
-            break
-    else:
-        raise AssertionError("nothing was ever done before the copy had ended")
+        return meanwhile
+
+    eventually(other_things_during_a_copy, "nothing was ever done before the copy had ended")
 
 
 def hostile_page(rng: random.Random) -> bytes:
