@@ -1,6 +1,6 @@
 """A machine that is a domain of libvirt: transient, and ended by libvirt itself when the lab's connection breaks.
 
-May import: errors, machine, sockets, system_disk, qemu (its data), machines/*. libvirt-python is imported when a
+May import: errors, machine, sockets, qemu (its data), machines/*. libvirt-python is imported when a
 machine is started (extra `libvirt`). Next: `live.py`.
 """
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
-from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
 from qemu_odx.lab.machines.domain import DISK_LETTERS, DomainNames, blk_disk, domain_xml
+from qemu_odx.lab.machines.hosted import HostedMachine
 from qemu_odx.lab.machines.libvirt_console import ConsoleReader
 from qemu_odx.lab.machines.libvirt_errors import in_lab_words, libvirt_module, monitor_command, within
 from qemu_odx.lab.machines.plugging import Ports, plug_commands, unplugged
@@ -25,7 +25,6 @@ from qemu_odx.lab.machines.png import as_png
 from qemu_odx.lab.machines.power import press_until_off
 from qemu_odx.lab.machines.usernet import forwarded_port
 from qemu_odx.lab.sockets import require_served
-from qemu_odx.lab.system_disk import SystemDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +40,7 @@ POLL_SECONDS = 0.05
 LIBVIRTS_OWN = "libvirt"
 
 
-class LibvirtMachine:
+class LibvirtMachine(HostedMachine):
     """See `Machine`.
 
     Attributes:
@@ -72,15 +71,12 @@ class LibvirtMachine:
             LabError: the image is not there.
         """
         self.name = f"qemu-odx-{uuid.uuid4().hex[:12]}"
-        self.folder = folder
-        self._spec = spec
+        super().__init__(spec, folder)
         self._uri = uri
         self._owner = owner or f"+{os.geteuid()}:+{os.getegid()}"
         self._start_seconds = start_seconds
-        self._sockets = (*spec.scsi_sockets, *spec.blk_sockets)
         self._ports = Ports(spec.hotplug_ports, prefix="")
         self._scsi: set[str] = set()
-        self._system = SystemDisk(spec.image, folder) if isinstance(spec.image, DiskImage) else None
         self._connection: Any = None
         self._domain: Any = None
         self._console: ConsoleReader | None = None
@@ -267,35 +263,14 @@ class LibvirtMachine:
     def _aliases(self) -> set[str]:
         return {alias.get("name", "") for alias in self._description().iterfind("devices/disk/alias")}
 
-    def save_system(self) -> None:
-        """See `Machine`."""
-        if self.running:
-            raise LabError("the system disk is in use", "shut the machine down before you save it")
-        if self._system:
-            self._system.save()
-
-    def revert_system(self) -> None:
-        """See `Machine`."""
-        self.kill()
-        if self._system:
-            self._system.revert()
-
     @property
     def console_is_whole(self) -> bool:
         """No: QEMU drops what is written to a pseudo-terminal that it finds closed, and a stream may end early."""
         return False
 
-    def console(self) -> str:
-        """See `Machine`."""
-        try:
-            return (self.folder / "serial.log").read_text(errors="replace")
-        except OSError:
-            return ""
-
     def screenshot(self, target: Path) -> None:
         """See `Machine`."""
-        if not self._spec.display:
-            raise LabError("the machine has no screen", "start it with a display")
+        self._require_screen()
         chunks: list[bytes] = []
         with in_lab_words("take a screenshot"):
             stream = self._connection.newStream(0)

@@ -1,6 +1,6 @@
 """A machine that is a QEMU process of the lab: ended with it, controlled by QMP over a socket pair.
 
-May import: errors, machine, process, qemu, qmp, system_disk, tpm, machines/{usernet,plugging}. Next: `live.py`.
+May import: errors, machine, process, qemu, qmp, tpm, machines/*. Next: `live.py`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qemu_odx.lab.abilities import abilities
-from qemu_odx.lab.disk_image import DiskImage
 from qemu_odx.lab.errors import EndedError, LabError, MissingError, tail
 from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
+from qemu_odx.lab.machines.hosted import HostedMachine
 from qemu_odx.lab.machines.plugging import Ports, plug_commands, unplugged
 from qemu_odx.lab.machines.power import press_until_off
 from qemu_odx.lab.machines.usernet import forwarded_port
@@ -21,7 +21,6 @@ from qemu_odx.lab.process import ManagedProcess
 from qemu_odx.lab.qemu import PROGRAM, GuestSpec, qemu_command
 from qemu_odx.lab.qmp import CONNECT_SECONDS, Monitor
 from qemu_odx.lab.sockets import require_served
-from qemu_odx.lab.system_disk import SystemDisk
 from qemu_odx.lab.tpm import Tpm
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ ENDING_SECONDS = 0.2  # QEMU closes its monitor a moment before it is gone
 STATE_COMMANDS = ("info status", "info registers -a", "info virtio", "info usernet")
 
 
-class QemuMachine:
+class QemuMachine(HostedMachine):
     """See `Machine`.
 
     Attributes:
@@ -44,12 +43,9 @@ class QemuMachine:
 
     def __init__(self, spec: GuestSpec, folder: Path, *, start_seconds: float = CONNECT_SECONDS) -> None:
         """Prepare it; nothing runs yet. Raises LabError if the image is not there."""
-        self.folder = folder
+        super().__init__(spec, folder)
         self._start_seconds = start_seconds
-        self._sockets = (*spec.scsi_sockets, *spec.blk_sockets)
-        self._spec = spec
         self._ports = Ports(spec.hotplug_ports)
-        self._system = SystemDisk(spec.image, folder) if isinstance(spec.image, DiskImage) else None
         self._process: ManagedProcess | None = None
         self._monitor: Monitor | None = None
         self._tpm: Tpm | None = None
@@ -189,35 +185,14 @@ class QemuMachine:
         self.execute("chardev-remove", {"id": f"{name}-socket"})
         self._ports.free(name)
 
-    def save_system(self) -> None:
-        """See `Machine`."""
-        if self.running:
-            raise LabError("the system disk is in use", "shut the machine down before you save it")
-        if self._system:
-            self._system.save()
-
-    def revert_system(self) -> None:
-        """See `Machine`."""
-        self.kill()
-        if self._system:
-            self._system.revert()
-
     @property
     def console_is_whole(self) -> bool:
         """QEMU writes it to a file."""
         return True
 
-    def console(self) -> str:
-        """See `Machine`."""
-        try:
-            return (self.folder / "serial.log").read_text(errors="replace")
-        except OSError:
-            return ""
-
     def screenshot(self, target: Path) -> None:
         """See `Machine`."""
-        if not self._spec.display:
-            raise LabError("the machine has no screen", "start it with a display")
+        self._require_screen()
         self.execute("screendump", {"filename": str(target.absolute()), "format": "png"})
 
     def press_keys(self, *keys: str) -> None:
