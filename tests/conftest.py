@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import signal
@@ -111,16 +112,18 @@ HUGE_PAGES = 8
 
 @pytest.fixture
 def huge_pages() -> Iterator[None]:
-    """A few huge pages, if this machine gives us any."""
+    """A few huge pages, if this machine gives us any; one test at a time, whatever worker runs it."""
     setting = Path("/proc/sys/vm/nr_hugepages")
-    before = int(setting.read_text())
-    try:
-        setting.write_text(f"{before + HUGE_PAGES}")
-    except OSError:
-        pytest.skip("the number of huge pages cannot be changed here")
-    try:
-        if int(setting.read_text()) < before + HUGE_PAGES:
-            pytest.skip("there is no room for huge pages")
-        yield
-    finally:
-        setting.write_text(f"{before}")
+    with setting.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = int(setting.read_text())
+        try:
+            setting.write_text(f"{before + HUGE_PAGES}")
+        except OSError:
+            pytest.skip("the number of huge pages cannot be changed here")
+        try:
+            if int(setting.read_text()) < before + HUGE_PAGES:
+                pytest.skip("there is no room for huge pages")
+            yield
+        finally:
+            setting.write_text(f"{before}")

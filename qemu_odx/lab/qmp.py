@@ -97,13 +97,16 @@ class Monitor:
             self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
+        task = self._loop.create_task(asyncio.wait_for(work, seconds))
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, seconds))
+            return self._loop.run_until_complete(task)
         except ExecuteError as error:
             cure = f"check the version of {self._server} and what its monitor takes"
             raise LabError(f"{self._server} refused a command: {error}", cure) from error
         except (QMPError, EOFError, OSError) as error:  # TimeoutError is an OSError
             raise LabError(f"{self._server} does not answer ({error!r})", "see its log") from error
+        finally:
+            task.cancel()  # a signal broke it off: nobody waits for its result any more
 
 
 async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> bool:

@@ -119,6 +119,7 @@ class Loop:
             signal.set_wakeup_fd(-1)
             for number, before in self._signals.items():
                 signal.signal(number, before)  # type: ignore[arg-type]  # what signal.signal returned
+        self._woken = True  # a thread that is late must not write: the number may soon be another file's
         self._epoll.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

@@ -7,9 +7,11 @@ import gc
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 import weakref
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,6 +134,18 @@ def test_a_signal_wakes_the_loop_and_is_restored(loop: Loop) -> None:
     loop.close = lambda: None  # type: ignore[method-assign]  # closed here, to look at what it restores
     Loop.close(loop)
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_late_thread_writes_into_nothing() -> None:
+    """The loop's descriptors are closed, and their numbers are other files' by now."""
+    closed = Loop()
+    closed.close()
+    with ExitStack() as stack:
+        others = [stack.enter_context(end) for _ in range(4) for end in socket.socketpair()]
+        closed.call_soon(lambda: None)
+        for other in others:
+            with pytest.raises(BlockingIOError):
+                other.recv(1, socket.MSG_DONTWAIT)
 
 
 def test_workers_run_elsewhere_and_report_here(loop: Loop) -> None:
