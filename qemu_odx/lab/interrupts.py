@@ -42,8 +42,12 @@ def let_nothing_interrupt() -> None:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put off signals that arrive inside until its end. For short stretches: nobody can end them."""
+def uninterrupted(hurry: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Put off signals that arrive inside until its end.
+
+    For what must not be torn in the middle: short stretches, or one that ends soon once `hurry` is called, by the
+    signal's handler.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python's handlers run on the main thread only
         return
@@ -51,11 +55,14 @@ def uninterrupted() -> Iterator[None]:
 
     def remember(number: int, _: FrameType | None) -> None:
         arrived.append(number)
+        hurry()
 
-    with _handled_by(remember):
-        yield
-    if arrived:
-        signal.raise_signal(arrived[0])
+    try:
+        with _handled_by(remember):
+            yield
+    finally:
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 @contextmanager

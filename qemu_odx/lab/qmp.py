@@ -1,6 +1,6 @@
 """QEMU's monitor, for code that is not asynchronous: a thin face over `qemu.qmp`.
 
-May import: errors. Used by `machines/qemu.py`.
+May import: errors, interrupts. Used by `machines/qemu.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qemu.qmp import ExecuteError, QMPClient, QMPError
 
 from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     import socket
@@ -82,7 +83,7 @@ class Monitor:
         """The events since the last call, oldest first; also after QEMU's end."""
         if self._loop.is_closed():
             return []
-        self._loop.run_until_complete(asyncio.sleep(SETTLE_SECONDS))
+        self._run(asyncio.sleep(SETTLE_SECONDS), COMMAND_SECONDS)
         return [dict(event) for event in self._client.events.clear()]
 
     def close(self) -> None:
@@ -99,14 +100,14 @@ class Monitor:
     def _run(self, work: Coroutine[Any, Any, Any], seconds: float) -> Any:
         task = self._loop.create_task(asyncio.wait_for(work, seconds))
         try:
-            return self._loop.run_until_complete(task)
+            # A signal breaks it off from outside: raised inside, it would tear a task of the library's.
+            with uninterrupted(lambda: self._loop.call_soon_threadsafe(task.cancel)):
+                return self._loop.run_until_complete(task)
         except ExecuteError as error:
             cure = f"check the version of {self._server} and what its monitor takes"
             raise LabError(f"{self._server} refused a command: {error}", cure) from error
         except (QMPError, EOFError, OSError) as error:  # TimeoutError is an OSError
             raise LabError(f"{self._server} does not answer ({error!r})", "see its log") from error
-        finally:
-            task.cancel()  # a signal broke it off: nobody waits for its result any more
 
 
 async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> bool:

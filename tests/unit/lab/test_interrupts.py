@@ -61,6 +61,21 @@ def test_signal_waits_for_the_end_of_a_birth() -> None:
     assert born == [True]
 
 
+def test_long_work_is_told_to_hurry_and_its_failure_hides_no_signal() -> None:
+    """A wait is broken off by its own means; whatever it raises then, the run ends for the signal."""
+    hurried = []
+
+    def work() -> None:
+        with uninterrupted(lambda: hurried.append(True)):
+            signal.raise_signal(signal.SIGTERM)
+            raise RuntimeError("broken off")
+
+    with pytest.raises(SystemExit) as caught, signals_end_the_run():
+        work()
+    assert hurried == [True]
+    assert caught.value.code == 128 + signal.SIGTERM
+
+
 def test_ctrl_c_outside_the_command_line_is_put_off_too() -> None:
     """A library user's KeyboardInterrupt comes at the end."""
     born = []
