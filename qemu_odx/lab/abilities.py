@@ -160,7 +160,8 @@ def _scsi_reconnects(program: str, folder: Path) -> bool:
         command = [program, "-machine", "q35", "-accel", "tcg", "-m", "16M", *QUIET]
         command += ["-chardev", f"socket,id=s,path={path},reconnect=1"]
         command += ["-device", "vhost-user-scsi-pci,chardev=s"]
-        process = ManagedProcess("QEMU", command, folder / "probe-scsi.log")
+        # It hears no SIGTERM while it waits for an answer.
+        process = ManagedProcess("QEMU", command, folder / "probe-scsi.log", patience=0)
         try:
             return _spoke_first(server, process)
         finally:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READY_SECONDS = 60.0
+STOP_SECONDS = 180.0
+"""It flushes its disks at the end, and all that guests wrote may have to go to a slow disk of the host's then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,12 @@ class Backend:
     def __init__(self, command: Sequence[str], log: Path, *, patience: float = READY_SECONDS) -> None:
         """Start it and wait until it says that it is ready. Raises LabError if it does not."""
         self._process = ManagedProcess(
-            "the disk server", command, log, orphan_signal=signal.SIGTERM, stdout=subprocess.PIPE
+            "the disk server",
+            command,
+            log,
+            orphan_signal=signal.SIGTERM,
+            stdout=subprocess.PIPE,
+            patience=STOP_SECONDS,
         )
         try:
             self._await_ready(time.monotonic() + patience)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.02
 RETRY_SECONDS = 1.0
-POWER_OFF_SECONDS = 60.0
+POWER_OFF_SECONDS = 120.0
 COMMAND_SECONDS = 120.0
 PROBE_SECONDS = 30.0
 """After so long without the marker ssh is tried all the same, if words may get lost on the way from the console."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-UNPLUG_SECONDS = 60.0
+UNPLUG_SECONDS = 120.0
 SHUT_DOWN_SECONDS = 60.0
 
 

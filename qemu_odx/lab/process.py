@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-TERMINATE_SECONDS = 15.0
-KILL_SECONDS = 15.0
+TERMINATE_SECONDS = 30.0
+KILL_SECONDS = 60.0
 UNLESS_ORPHANED = 'test "$PPID" = "$1" || exit 1; shift; exec "$@"'
 """Shell words: the lab may have died before the parent-death signal was set, which then never comes."""
 
@@ -42,6 +42,7 @@ class ManagedProcess:
         orphan_signal: signal.Signals = signal.SIGKILL,
         stdout: int = subprocess.DEVNULL,
         pass_fds: Sequence[int] = (),
+        patience: float | None = None,
     ) -> None:
         """Start `command`.
 
@@ -52,12 +53,14 @@ class ManagedProcess:
             orphan_signal: what the kernel sends it if this process dies first.
             stdout: as in `subprocess.Popen`.
             pass_fds: file descriptors it inherits under the same numbers.
+            patience: how long, in seconds, SIGTERM may take to end it before SIGKILL does; None: as usual.
 
         Raises:
             LabError: the program could not be started.
         """
         self.name = name
         self.log = log
+        self._patience = TERMINATE_SECONDS if patience is None else patience
         launcher = ["setpriv", "--pdeathsig", orphan_signal.name.removeprefix("SIG"), "--"]
         wrapped = [*launcher, "sh", "-c", UNLESS_ORPHANED, "sh", str(os.getpid()), *command]
         with log.open("wb") as errors, uninterrupted():
@@ -72,7 +75,7 @@ class ManagedProcess:
                 )
             except OSError as error:
                 raise LabError(f"cannot start {name} ({error})", "run ./odx setup") from error
-            self._finalizer = weakref.finalize(self, _end, self._process)
+            self._finalizer = weakref.finalize(self, _end, self._process, self._patience)
 
     @property
     def pid(self) -> int:
@@ -101,18 +104,22 @@ class ManagedProcess:
         except subprocess.TimeoutExpired:
             return None
 
+    def kill(self) -> None:
+        """End it at once, by SIGKILL, for it has nothing to lose. Idempotent; `stop` takes the exit code."""
+        self._process.kill()
+
     def stop(self) -> int:
         """End it if it runs, by SIGTERM, then by SIGKILL; the exit code. Idempotent."""
-        code = _end(self._process)
+        code = _end(self._process, self._patience)
         self._finalizer.detach()
         return code
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
+def _end(process: subprocess.Popen[bytes], patience: float) -> int:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(TERMINATE_SECONDS)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
     code = process.wait(KILL_SECONDS)

@@ -110,6 +110,14 @@ class Monitor:
             raise LabError(f"{self._server} does not answer ({error!r})", "see its log") from error
 
 
+def hung_up(error: LabError) -> bool:
+    """Whether a monitor's error means that QEMU closed the connection, so that it ends or has ended."""
+    cause = error.__cause__
+    return isinstance(cause, QMPError | EOFError | OSError) and not isinstance(
+        cause, ExecuteError | TimeoutError
+    )
+
+
 async def _in_time(work: Coroutine[Any, Any, None], seconds: float) -> bool:
     try:
         await asyncio.wait_for(work, seconds)

@@ -1,7 +1,7 @@
 """A guest in a second: its memory was saved once, right after its boot, and is read back now.
 
-May import: errors, guest, saved_state, machines/qemu, adapters/linux, run_folder. Whatever is in the way, the guest
-is booted instead, and the reason is told.
+May import: errors, guest, saved_state, machines/qemu, qmp, adapters/linux, run_folder. Whatever is in the way, the
+guest is booted instead, and the reason is told.
 
 Disks of a disk server cannot be in a saved state; plug them in afterwards (`Machine.plug`).
 """
@@ -20,6 +20,7 @@ from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.guest import Guest
 from qemu_odx.lab.live import LiveGuest
 from qemu_odx.lab.machines.qemu import QemuMachine
+from qemu_odx.lab.qmp import hung_up
 from qemu_odx.lab.run_folder import RunFolder
 from qemu_odx.lab.saved_state import StateCache, state_key, why_not
 
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 
     from qemu_odx.lab.qemu import GuestSpec
 
-LOAD_SECONDS = 60.0
-SAVE_SECONDS = 120.0
+LOAD_SECONDS = 120.0
+SAVE_SECONDS = 240.0
 POLL_SECONDS = 0.01
-ENDING_SECONDS = 5.0  # QEMU closes its monitor a moment before it is gone
+ENDING_SECONDS = 60.0  # QEMU closes its monitor a moment before it is gone
 BANDWIDTH = 10 << 30  # bytes per second: no limit in practice
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 120.0
 SETTLED = "LAB:modules-ready"  # vm_images/linux/lab-init writes it last
 IN_MEMORY = (  # what the guest scripts need, so that it need not be read from the disk each time
     "sync; echo 3 > /proc/sys/vm/drop_caches; python3 -c 'import argparse, concurrent.futures, ctypes, fcntl, "
@@ -140,8 +141,8 @@ class ResumedMachine(QemuMachine):
             self.execute("migrate-incoming", {"uri": f"exec:cat {shlex.quote(str(self._state))}"})
             self._await_loaded(time.monotonic() + LOAD_SECONDS)
             self.execute("cont")
-        except LabError:
-            self.await_end(ENDING_SECONDS)
+        except LabError as error:
+            self.await_end(ENDING_SECONDS if hung_up(error) else 0)
             self.check()  # QEMU ends when a state does not fit, and says why
             raise
 

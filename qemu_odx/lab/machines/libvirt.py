@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from qemu_odx.lab.qemu import GuestSpec
 
 SESSION = "qemu:///session"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 DESTROY_SECONDS = 30.0
 POLL_SECONDS = 0.05
 LIBVIRTS_OWN = "libvirt"

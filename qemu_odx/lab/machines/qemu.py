@@ -19,7 +19,7 @@ from qemu_odx.lab.machines.power import press_until_off
 from qemu_odx.lab.machines.usernet import forwarded_port
 from qemu_odx.lab.process import ManagedProcess
 from qemu_odx.lab.qemu import PROGRAM, GuestSpec, qemu_command
-from qemu_odx.lab.qmp import CONNECT_SECONDS, Monitor
+from qemu_odx.lab.qmp import CONNECT_SECONDS, Monitor, hung_up
 from qemu_odx.lab.sockets import require_served
 from qemu_odx.lab.tpm import Tpm
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from qemu_odx.lab.machine import Plug
 
-RESET_SECONDS = 30.0
-ENDING_SECONDS = 0.2  # QEMU closes its monitor a moment before it is gone
+RESET_SECONDS = 60.0
+ENDING_SECONDS = 60.0  # QEMU closes its monitor a moment before it is gone
 STATE_COMMANDS = ("info status", "info registers -a", "info virtio", "info usernet")
 
 
@@ -87,6 +87,8 @@ class QemuMachine(HostedMachine):
             self._process, connection = self._start_qemu()
             self._monitor = self._negotiate(connection)
         except BaseException:
+            if self._process is not None:
+                self._process.kill()  # no guest has run, and a QEMU that waits for a socket hears no SIGTERM
             self.kill()
             raise
 
@@ -110,7 +112,7 @@ class QemuMachine(HostedMachine):
             return Monitor(connection, self._start_seconds)
         except LabError as error:
             connection.close()
-            if self.await_end(ENDING_SECONDS):
+            if self.await_end(ENDING_SECONDS if hung_up(error) else 0):
                 self.check()
             elif self._sockets:
                 raise LabError(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qemu_odx.lab.session.script import Script
 
 DEFAULT_SECONDS = 600.0
-CRASH_SECONDS = 3.0  # a machine that panics is gone that soon behind its ssh connection
+CRASH_SECONDS = 20.0  # a machine that panics is gone that soon behind its ssh connection, on a slow host too
 SUMMARY, STDOUT, STDERR = "summary.json", "stdout.txt", "stderr.txt"
 CRASH = re.compile("Kernel panic|BUG:|Oops")
 QUOTED = 12

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qemu_odx.lab.phases import Observer
     from qemu_odx.lab.session.record import LabRecord
 
-DOWN_SECONDS = 120.0
+DOWN_SECONDS = 300.0
 POLL_SECONDS = 0.05
 KINDS = (errors.UsageError, errors.MissingError, errors.EndedError, errors.LateError)
 
