@@ -21,7 +21,7 @@ from qemu_odx.wire.scsi.rod_token import zero_token
 from qemu_odx.wire.scsi.token_lists import TokenInformation
 
 if TYPE_CHECKING:
-    from qemu_odx.testing.conformance.bench import Bench
+    from qemu_odx.testing.conformance.bench import Bench, Unit
 
 FAMILY = Family("windows")
 TO = 400
@@ -33,6 +33,7 @@ _COMPLETE = frozenset({0x01, 0x02, 0x03, 0x60})
 """All that it knows; it never polls."""
 _IN_TIME = 4.0
 """Seconds for a synchronous command (hardware requirement CopyOffload)."""
+_ATTEMPTS = 3
 _MOST_RANGES = 64
 
 
@@ -180,13 +181,21 @@ def in_time(b: Bench) -> None:
         blocks = (unit.blocks - TO) // 2
     if not blocks:
         raise CheckSkippedError("the disk is too small")
+    for _ in range(_ATTEMPTS):  # a host that stood still meanwhile is not the device's fault
+        populated, written = _durations(b, unit, blocks)
+        if max(populated, written) < _IN_TIME:
+            break
+    b.expect("POPULATE TOKEN within 4 s", ok=populated < _IN_TIME, found=f"{populated:.1f} s")
+    b.expect("WRITE USING TOKEN within 4 s", ok=written < _IN_TIME, found=f"{written:.1f} s")
+
+
+def _durations(b: Bench, unit: Unit, blocks: int) -> tuple[float, float]:
+    """Seconds of a POPULATE TOKEN and of a WRITE USING TOKEN."""
     identifier = next(b.near.identifiers)
     start = time.monotonic()
     b.good(b.near.populate(unit.lun, ranges([(TO, blocks)]), identifier=identifier))
-    middle = time.monotonic()
-    b.expect("POPULATE TOKEN within 4 s", ok=middle - start < _IN_TIME, found=f"{middle - start:.1f} s")
+    populated = time.monotonic() - start
     token = b.information(unit, identifier).token or bytes(512)
-    middle = time.monotonic()
+    start = time.monotonic()
     b.good(b.write(unit, token, (TO + blocks, blocks)))
-    end = time.monotonic()
-    b.expect("WRITE USING TOKEN within 4 s", ok=end - middle < _IN_TIME, found=f"{end - middle:.1f} s")
+    return populated, time.monotonic() - start
