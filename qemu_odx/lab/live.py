@@ -74,8 +74,13 @@ class LiveGuest:
         """How many boots have been announced on the serial port."""
         return self.machine.console().count(self.adapter.marker) if self.adapter.marker else 0
 
-    def _await_marker(self, seen: int) -> None:
-        """Wait for one marker more instead of polling the port: see `lab-init`."""
+    def _await_marker(self, seen: int, left: str = "") -> None:
+        """Wait for one marker more instead of polling the port: see `lab-init`.
+
+        Args:
+            seen: how many there have been.
+            left: identity of a boot whose end is waited for first: until then it may answer.
+        """
         start = time.monotonic()
         while self.adapter.marker and self._markers() <= seen:
             if not self.machine.running and self._markers() <= seen:
@@ -83,17 +88,19 @@ class LiveGuest:
             waited = time.monotonic() - start
             if waited > self._patience:
                 raise self._silent(self.adapter.marker)
-            # A guest that is to reboot may answer before it does.
-            if waited > PROBE_SECONDS and not seen and not self.machine.console_is_whole and self._answers():
+            if waited > PROBE_SECONDS and not self.machine.console_is_whole and self._answers(left):
                 return
             time.sleep(POLL_SECONDS)
 
-    def _answers(self) -> bool:
+    def _answers(self, left: str) -> bool:
+        """Whether a guest answers by ssh that is not in the boot `left`."""
         try:
-            GuestShell(self.machine.ssh_port, self.adapter.login, patience=RETRY_SECONDS).close()
+            shell = GuestShell(self.machine.ssh_port, self.adapter.login, patience=RETRY_SECONDS)
         except LabError:
             return False
-        return True
+        identity = self._boot_identity(shell)
+        shell.close()
+        return identity not in {"", left}
 
     def _ended(self) -> LabError:
         self.machine.check()
@@ -166,15 +173,15 @@ class LiveGuest:
         self._come_back(self.machine.reset)
 
     def _come_back(self, leave: Callable[[], None]) -> None:
-        seen, before = self._markers(), self._boot_identity()
+        seen, before = self._markers(), self._boot_identity(self.shell)
         self.machine.let_reboot(allowed=True)
         leave()
         self.shell.close()
-        self._await_marker(seen)
+        self._await_marker(seen, before)
         deadline = time.monotonic() + self._patience
         while True:  # without a marker the old system may answer once more
             self.shell = self._log_in()
-            if self._boot_identity() != before:
+            if self._boot_identity(self.shell) not in {"", before}:
                 break
             self.shell.close()
             if time.monotonic() > deadline:
@@ -182,9 +189,9 @@ class LiveGuest:
             time.sleep(RETRY_SECONDS)
         self.machine.let_reboot(allowed=False)
 
-    def _boot_identity(self) -> str:
+    def _boot_identity(self, shell: GuestShell) -> str:
         try:
-            return self.shell.run(self.adapter.boot_identity(), seconds=COMMAND_SECONDS).stdout.strip()
+            return shell.run(self.adapter.boot_identity(), seconds=COMMAND_SECONDS).stdout.strip()
         except LabError:
             return ""  # it is going down just now
 

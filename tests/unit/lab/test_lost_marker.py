@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from qemu_odx.lab import live
 from qemu_odx.lab.adapters.linux import LinuxAdapter
 from qemu_odx.lab.errors import LabError, LateError
-from qemu_odx.lab.ssh import Login
+from qemu_odx.lab.ssh import Completed, Login
 
 
 @dataclass
@@ -28,19 +28,32 @@ class Silent:
     def write_state(self) -> None:
         """Asked for by who gives up."""
 
+    def let_reboot(self, *, allowed: bool) -> None:
+        """It will not."""
+
     def kill(self) -> None:
         """Its end."""
         self.running = False
 
 
 class Shell:
-    """Takes the place of ssh."""
+    """Takes the place of ssh; each one finds the guest in the next of some boots, the last one for ever."""
 
     answers = True
+    boots: ClassVar[list[str]] = ["first"]
 
     def __init__(self, *_: object, **__: object) -> None:
         if not self.answers:
             raise LabError("nobody answers", "wait")
+
+        self.boot = self.boots.pop(0) if len(self.boots) > 1 else self.boots[0]
+
+    def run(self, _command: str, **_: object) -> Completed:
+        """Only one thing is asked for."""
+        return Completed(0, f"{self.boot}\n", "")
+
+    def start(self, _command: str) -> None:
+        """Nothing comes of it but the next boot."""
 
     def close(self) -> None:
         """Left again."""
@@ -64,3 +77,16 @@ def test_ssh_is_tried_where_words_get_lost(
         with pytest.raises(LateError, match="did not write LAB:never"):
             live.LiveGuest(machine, adapter, patience=0.3)
         assert not machine.running
+
+
+def test_a_reboot_whose_marker_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The boot that is left answers for a while; the next one is another."""
+    monkeypatch.setattr(live, "PROBE_SECONDS", 0.0)
+    monkeypatch.setattr(live, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(live, "GuestShell", Shell)
+    monkeypatch.setattr(Shell, "boots", ["first"] * 4 + ["second"])
+    machine: Any = Silent(console_is_whole=False)
+    guest = live.LiveGuest(machine, LinuxAdapter(Login(), marker="LAB:never"), patience=60)
+    guest.reboot()
+    shell: Any = guest.shell
+    assert shell.boot == "second"
