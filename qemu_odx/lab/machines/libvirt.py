@@ -19,7 +19,7 @@ from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
 from qemu_odx.lab.machines.domain import DISK_LETTERS, DomainNames, blk_disk, domain_xml
 from qemu_odx.lab.machines.hosted import HostedMachine
 from qemu_odx.lab.machines.libvirt_console import ConsoleReader
-from qemu_odx.lab.machines.libvirt_errors import in_lab_words, libvirt_module, monitor_command, within
+from qemu_odx.lab.machines.libvirt_errors import Call, in_lab_words, libvirt_module, monitor_command
 from qemu_odx.lab.machines.plugging import Ports, plug_commands, unplugged
 from qemu_odx.lab.machines.png import as_png
 from qemu_odx.lab.machines.power import press_until_off
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SESSION = "qemu:///session"
 START_SECONDS = 120.0
-DESTROY_SECONDS = 30.0
+DESTROY_SECONDS = 120.0
 POLL_SECONDS = 0.05
 LIBVIRTS_OWN = "libvirt"
 
@@ -105,14 +105,15 @@ class LibvirtMachine(HostedMachine):
         self._connection = self._connect()
         xml = domain_xml(self._spec, self._names(), self._system.files if self._system else None)
         (self.folder / "domain.xml").write_text(xml)
+        start = Call(lambda: self._create(xml))
         try:
-            in_time = within(self._start_seconds, lambda: self._create(xml))
+            in_time = start.within(self._start_seconds)
         except BaseException:
-            self._destroy_by_name()
+            self._destroy_by_name(start)
             self.kill()
             raise
         if not in_time:
-            self._destroy_by_name()
+            self._destroy_by_name(start)
             self.kill()
             raise LabError(
                 f"libvirt did not start the domain in {self._start_seconds:.0f} s: "
@@ -139,18 +140,27 @@ class LibvirtMachine(HostedMachine):
             domain.resume()
             self._domain = domain
 
-    def _destroy_by_name(self) -> None:
+    def _destroy_by_name(self, start: Call) -> None:
         """End a domain whose start hangs; by another connection, for the first is waiting."""
 
         def destroy() -> None:
             connection = libvirt_module().open(self._uri)
             try:
-                connection.lookupByName(self.name).destroy()
+                while not self._destroyed(connection) and start.under_way:
+                    time.sleep(POLL_SECONDS)  # the daemon may not know it yet
             finally:
                 connection.close()
 
-        with suppress(libvirt_module().libvirtError):  # no such domain: all is well
-            within(DESTROY_SECONDS, destroy)
+        with suppress(libvirt_module().libvirtError):
+            Call(destroy).within(DESTROY_SECONDS)
+
+    def _destroyed(self, connection: Any) -> bool:
+        """Whether there was such a domain, which is gone now."""
+        try:
+            connection.lookupByName(self.name).destroy()
+        except libvirt_module().libvirtError:
+            return False
+        return True
 
     def _on(self) -> Any:
         if self._domain is None:

@@ -47,25 +47,33 @@ def in_lab_words(
         raise LabError(f"libvirt cannot {doing}: {error}", cure) from error
 
 
-def within(seconds: float, work: Callable[[], None]) -> bool:
-    """Do `work` on a thread of its own; False if it is not done after so many seconds.
+class Call:
+    """Work on a thread of its own, for libvirt's calls have no time limit: a call that hangs is left behind there."""
 
-    libvirt's calls have no time limit. The thread is left behind with the call that hangs.
-    """
-    failed: list[BaseException] = []
+    def __init__(self, work: Callable[[], None]) -> None:
+        """Begin it."""
+        self._work = work
+        self._failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, daemon=True, name="libvirt call")
+        self._thread.start()
 
-    def run() -> None:
+    def _run(self) -> None:
         try:
-            work()
+            self._work()
         except BaseException as error:  # noqa: BLE001 - raised again by the caller
-            failed.append(error)
+            self._failed.append(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="libvirt call")
-    thread.start()
-    thread.join(seconds)
-    if failed:
-        raise failed[0]
-    return not thread.is_alive()
+    @property
+    def under_way(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._thread.is_alive()
+
+    def within(self, seconds: float) -> bool:
+        """Wait for its end and raise what it raised; False if it is not done after so many seconds."""
+        self._thread.join(seconds)
+        if self._failed:
+            raise self._failed[0]
+        return not self.under_way
 
 
 def monitor_command(domain: Any, command: str, arguments: dict[str, object]) -> Any:
