@@ -27,8 +27,9 @@ STARTING = re.compile(r'BdsDxe: starting (Boot\d+) "([^"]*)"')  # edk2 MdeModule
 STEP = re.compile(r"LAB:step (\S+)")
 FAILED = re.compile(r"LAB:failed (.*)")
 CD_DRIVE = "DVD-ROM"
+QUESTION = "Press any key to boot from CD"
 POLL_SECONDS = 0.5
-PRESS_SECONDS = 10.0  # "Press any key to boot from CD or DVD" waits for five
+PRESSES = 20  # one at each look, for ten seconds: the question waits for five
 MOST_BOOTS = 6  # of the same entry: Setup restarts two to four times
 END_SECONDS = 300.0
 
@@ -39,13 +40,15 @@ class Progress:
 
     Attributes:
         boots: how often each boot entry was started.
-        press_until: keys are pressed until then, so that the CD boots.
+        asking: the CD starts for the first time, and may ask for a key; nothing else has been started since.
+        presses: how many keys are still to be pressed, so that the CD boots.
         installed: the guest said that it is done.
         last: the last thing it did, for people.
     """
 
     boots: Counter[str] = field(default_factory=Counter)
-    press_until: float = 0.0
+    asking: bool = False
+    presses: int = 0
     installed: bool = False
     last: str = "the firmware starts"
 
@@ -55,7 +58,6 @@ def install(
     deadline: Deadline,
     report: Callable[[str], None],
     *,
-    clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Progress:
     """Start the machine and watch it until Windows is installed and has switched it off.
@@ -71,20 +73,23 @@ def install(
         text = machine.console()
         complete = text.rfind("\n") + 1 if not ended else len(text)
         for line in text[seen:complete].splitlines():
-            _look_at(line, progress, report, clock())
+            _look_at(line, progress, report)
+        if progress.asking and QUESTION in text[seen:]:  # its line is not ended before it is answered
+            progress.asking, progress.presses = False, PRESSES
         seen = max(seen, complete)
         if ended:
             return _end_of(progress, machine)
-        if clock() < progress.press_until:
+        if progress.presses:
+            progress.presses -= 1
             with suppress(LabError):  # it may just have ended
                 machine.press_keys("ret")
         _check_time(progress, deadline)
         sleep(POLL_SECONDS)
 
 
-def _look_at(line: str, progress: Progress, report: Callable[[str], None], now: float) -> None:
+def _look_at(line: str, progress: Progress, report: Callable[[str], None]) -> None:
     if start := STARTING.search(line):
-        _count_boot(start[2], progress, now)
+        _count_boot(start[2], progress)
         report(progress.last)
     elif step := STEP.search(line):
         progress.last = f"Windows is set up: {step[1]}"
@@ -99,7 +104,7 @@ def _look_at(line: str, progress: Progress, report: Callable[[str], None], now: 
         report(progress.last)
 
 
-def _count_boot(entry: str, progress: Progress, now: float) -> None:
+def _count_boot(entry: str, progress: Progress) -> None:
     """The CD asks for a key at its first start only: later the disk must boot."""
     progress.boots[entry] += 1
     progress.last = f"it boots from {entry.strip()}"
@@ -108,8 +113,9 @@ def _count_boot(entry: str, progress: Progress, now: float) -> None:
             f"it boots from {entry.strip()} again and again",
             "see the screenshot: Setup says there what it misses",
         )
-    if CD_DRIVE in entry and progress.boots[entry] == 1:
-        progress.press_until = now + PRESS_SECONDS
+    progress.asking = CD_DRIVE in entry and progress.boots[entry] == 1
+    if progress.asking:
+        progress.presses = PRESSES
 
 
 def _check_time(progress: Progress, deadline: Deadline) -> None:

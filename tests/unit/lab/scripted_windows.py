@@ -138,7 +138,7 @@ def ssh_server(key: str, answer: Callable[[str], tuple[int, str]]) -> Iterator[i
 class ScriptedMachine:
     """A machine whose guest follows a script: each look at the console lets it do one step more.
 
-    A step is a text for the serial port, or what happens: "wait for a key", "off", "die".
+    A step is a text for the serial port, or what happens: "wait for a key", "wait for another key", "off", "die".
 
     Attributes:
         keys: what was pressed.
@@ -150,6 +150,7 @@ class ScriptedMachine:
         self._console = ""
         self._on = False
         self._died = False
+        self._before: int | None = None
         self.ssh_port = ssh_port
         self.keys: list[str] = []
         self.starts = 0
@@ -174,6 +175,10 @@ class ScriptedMachine:
     def _step(self, step: str) -> None:
         if step == "wait for a key":
             if not self.keys:
+                return
+        elif step == "wait for another key":
+            self._before = len(self.keys) if self._before is None else self._before
+            if len(self.keys) == self._before:
                 return
         elif step in {"off", "die"}:
             self._on, self._died = False, step == "die"
