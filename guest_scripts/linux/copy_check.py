@@ -90,7 +90,13 @@ class TokenCopy:
         while blocks:
             share = self._limits.populate_blocks(blocks)
             with self.watch.timed("POPULATE TOKEN", share * self._source_block):
-                data = odx.populate_token(self._source, self._next_identifier(), lba, share)
+                data = odx.populate_token(
+                    self._source,
+                    self._next_identifier(),
+                    lba,
+                    share,
+                    inactivity_timeout=self._limits.inactivity_timeout,
+                )
             tokens.append(odx.Token(data, share * self._source_block))
             lba, blocks = lba + share, blocks - share
         return tokens

@@ -31,6 +31,8 @@ TOKEN_DESCRIPTOR_LENGTH = 2 + TOKEN_LENGTH
 ROD_INFORMATION_LENGTH = 32 + 255 + 4 + TOKEN_DESCRIPTOR_LENGTH  # header, longest sense data, one token
 COMPLETED_WITHOUT_ERRORS = {0x01, 0x03}  # SPC-4 6.24, COPY OPERATION STATUS
 DEFAULT_WRITE_BYTES = 64 << 20  # what Windows takes if the disk names no optimum
+PATIENT_SECONDS = 300
+"""How long a token should live without being used: a guest without KVM, on a busy host, takes its time."""
 
 
 class OdxError(Exception):
@@ -39,14 +41,20 @@ class OdxError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What the disk allows, in blocks; 0 means that it names no limit (page 8Fh)."""
+    """What the disk allows, in blocks; 0 means that it names no limit (page 8Fh). Times are in seconds."""
 
     maximum_token_transfer: int
     optimal_transfer: int
+    maximum_inactivity: int
 
     def populate_blocks(self, wanted: int) -> int:
         """How many of `wanted` blocks one token may stand for."""
         return min(wanted, self.maximum_token_transfer or wanted)
+
+    @property
+    def inactivity_timeout(self) -> int:
+        """Seconds to ask for, so that a slow guest's token lives long enough."""
+        return min(PATIENT_SECONDS, self.maximum_inactivity)
 
     def write_blocks(self, wanted: int, block_size: int) -> int:
         """How many of `wanted` blocks to ask of one WRITE USING TOKEN."""
@@ -81,14 +89,19 @@ def limits(disk: Disk) -> Limits:
     kind, length = struct.unpack_from(">HH", page)
     if kind != BLOCK_DEVICE_ROD_LIMITS or length != 0x20:
         raise OdxError(f"page 8Fh of {disk.node} does not begin with the limits of token copies")
-    maximum, optimal = struct.unpack_from(">QQ", page, 20)
-    return Limits(maximum, optimal)
+    inactivity, maximum, optimal = struct.unpack_from(">I4xQQ", page, 12)
+    return Limits(maximum, optimal, inactivity)
 
 
-def populate_token(disk: Disk, list_identifier: int, lba: int, blocks: int) -> bytes:
-    """Have the disk make a token for `blocks` blocks from `lba` on, as they are now; its 512 bytes."""
+def populate_token(
+    disk: Disk, list_identifier: int, lba: int, blocks: int, *, inactivity_timeout: int = 0
+) -> bytes:
+    """Have the disk make a token for `blocks` blocks from `lba` on, as they are now; its 512 bytes.
+
+    Unused for `inactivity_timeout` seconds it expires; 0 stands for the disk's default.
+    """
     ranges = _range(lba, blocks)
-    header = struct.pack(">HBxIIxxH", 14 + len(ranges), 0, 0, 0, len(ranges))
+    header = struct.pack(">HBxIIxxH", 14 + len(ranges), 0, inactivity_timeout, 0, len(ranges))
     _copy_out(disk, POPULATE_TOKEN, list_identifier, header + ranges)
     token, transferred = _receive_token(disk, list_identifier)
     if transferred != blocks:

@@ -24,9 +24,12 @@ from odx import THIRD_PARTY_COPY, OdxError, inquiry_page, limits, populate_token
 from sg import ScsiDisk, ScsiError
 
 SYS_BLOCK = Path("/sys/block")
+SCSI_DEVICES = Path("/sys/class/scsi_device")
+DIRECT_ACCESS = "0"  # peripheral device type, SPC-4 table 142
 KINDS = ("sd*", "vd*")
 PROOF_BLOCKS = 8
-SETTLE_SECONDS = 10.0
+LOOKS = 20
+"""For disks that are to come, half a second apart."""
 REFUSALS = (DiskError, OdxError, ScsiError, OSError)
 
 
@@ -117,12 +120,18 @@ def view(name: str) -> dict[str, Any]:
     }
 
 
+def settled(found: list[str]) -> bool:
+    """Whether there is a SCSI disk, and every one that the kernel has found has its node."""
+    units = [path for path in SCSI_DEVICES.glob("*/device") if text_of(path / "type") == DIRECT_ACCESS]
+    return bool(units) and all(any(path.name in found for path in unit.glob("block/*")) for unit in units)
+
+
 def names() -> list[str]:
     """The disks there are; just after the boot the kernel is still finding them."""
-    deadline, found = time.monotonic() + SETTLE_SECONDS, [""]
-    while time.monotonic() < deadline:
+    found = [""]
+    for _ in range(LOOKS):
         before, found = found, sorted(path.name for kind in KINDS for path in SYS_BLOCK.glob(kind))
-        if before == found and any(name.startswith("sd") for name in found):
+        if before == found and settled(found):
             break
         time.sleep(0.5)
     return found

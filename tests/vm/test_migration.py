@@ -71,15 +71,17 @@ def told(guest: LiveGuest, name: str) -> dict[str, Any]:
 
 
 def migrate(source: QemuMachine, socket: Path) -> dict[str, Any]:
-    """To its end; QEMU's own account of it."""
+    """To its end; QEMU's own account of it. A guest that is too fast for its host may stand still for longer."""
     source.execute("migrate-set-parameters", {"max-bandwidth": 1 << 30, "downtime-limit": 2000})
     source.execute("migrate", {"uri": f"unix:{socket}"})
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < PATIENCE:
         found: dict[str, Any] = source.execute("query-migrate")
         if found.get("status") in {"completed", "failed", "cancelled"}:
             assert found["status"] == "completed", found
             return found
+        if passed > PATIENCE / 4:
+            source.execute("migrate-set-parameters", {"downtime-limit": 60_000})
         time.sleep(0.1)
     raise AssertionError(f"the migration did not end: {found}")
 
@@ -112,10 +114,10 @@ def test_a_guest_moves_with_its_tokens(image: Image) -> None:
         after = told(guest, "after")
         assert after["wrong"] == after["errors"] == before["errors"] == []
         assert after["uses"] == 4
-        assert all(after[kind] > before[kind] for kind in ("read", "write"))
+        assert all(after[kind] > after["arrived"][kind] >= before[kind] for kind in ("read", "write"))
         complaints = "dmesg | grep -E '(sd |scsi|vd[a-z]).*(error|fail|abort)' || true"
         assert guest.shell.run(complaints, seconds=PATIENCE).stdout == ""
-        assert account["downtime"] < 60_000
+        assert account["downtime"] < 120_000
         guest.power_off()
         backend.check()
         assert "dropped" not in (run.path / "serve.log").read_text()

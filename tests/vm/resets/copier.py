@@ -20,7 +20,7 @@ from sg import ScsiDisk, ScsiError
 
 TOLD = Path(sys.argv[2])
 MIB = 1 << 20
-LENGTH = 16 * MIB
+LENGTH = 4 * MIB
 BLOCKS = LENGTH // 512
 count = {"good": 0, "failed": 0, "wrong": 0, "gone": 0}
 
@@ -42,7 +42,7 @@ def make_token() -> tuple[bytes, str]:
         buffer[:] = os.urandom(MIB)
         digest.update(buffer)
         plain.write(at, buffer)
-    token = odx.populate_token(door, 1, 0, BLOCKS)
+    token = odx.populate_token(door, 1, 0, BLOCKS, inactivity_timeout=odx.PATIENT_SECONDS)
     buffer[:] = bytes(MIB)
     for at in range(0, LENGTH, MIB):
         plain.write(at, buffer)

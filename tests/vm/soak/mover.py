@@ -15,6 +15,8 @@ from pathlib import Path
 from soak_agent import MIB, Agent
 
 TOLD = Path(sys.argv[3])
+PATIENCE = 600
+"""Seconds that tokens may lie unused on the way, which a slow host makes long."""
 
 
 def tell(name: str, what: object) -> None:
@@ -27,10 +29,14 @@ def tell(name: str, what: object) -> None:
 def move(agent: Agent) -> dict[str, object]:
     """Tokens by every door, the journey, their use by every door; what was wrong."""
     doors = [door for door in (False, True) if (agent.blk if door else agent.scsi)]
-    made = [(door, agent.populate((4 + 4 * door) * MIB, by_mailbox=door)) for door in doors]
+    made = [
+        (door, agent.populate((4 + 4 * door) * MIB, by_mailbox=door, inactivity_timeout=PATIENCE))
+        for door in doors
+    ]
     tell("before", agent.counts())
     while not (TOLD / "go").exists():
         time.sleep(0.05)
+    arrived = agent.counts()
     wrong = []
     for maker, token in made:
         for user in doors:
@@ -42,7 +48,11 @@ def move(agent: Agent) -> dict[str, object]:
     fresh = agent.populate(12 * MIB, by_mailbox=doors[0])
     if agent.write(fresh["token"], by_mailbox=doors[-1])["sha256"] != fresh["sha256"]:
         wrong.append("made and used over there")
-    return {"wrong": wrong, "uses": len(made) * len(doors), **agent.finish()}
+    while not (
+        (now := agent.counts())["errors"] or all(now[kind] > arrived[kind] for kind in ("read", "write"))
+    ):
+        time.sleep(0.05)
+    return {"wrong": wrong, "uses": len(made) * len(doors), "arrived": arrived, **agent.finish()}
 
 
 try:

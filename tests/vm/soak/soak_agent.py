@@ -113,14 +113,20 @@ class Agent:
         for load in self.loads:
             load.start()
 
-    def populate(self, at: int, *, by_mailbox: bool) -> dict[str, str]:
+    def populate(self, at: int, *, by_mailbox: bool, inactivity_timeout: int = 0) -> dict[str, str]:
         """New data, a token for them, and other data in their place."""
         node = self.blk if by_mailbox else self.scsi
         buffer = mmap.mmap(-1, ROD)
         buffer[:] = random.randbytes(ROD)
         self.plain[node].write(at, buffer)
         self.identifier += 1
-        token = odx.populate_token(self.doors[node], self.identifier, at // 512, ROD // 512)
+        token = odx.populate_token(
+            self.doors[node],
+            self.identifier,
+            at // 512,
+            ROD // 512,
+            inactivity_timeout=inactivity_timeout,
+        )
         digest = hashlib.sha256(buffer).hexdigest()
         buffer[:] = bytes(ROD)
         self.plain[node].write(at, buffer)
