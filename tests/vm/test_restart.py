@@ -9,6 +9,7 @@ import json
 import os
 import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 KILLS = int(os.environ.get("ODX_KILLS", "3"))
 MIB = 1 << 20
-COPIED = 8
+COPIED = 2
+WRITES = 100
+"""Of fio from one kill to the next, and from the last one to the end."""
+PATIENCE = 240.0
 SCRIPTS = "/tmp/odx"  # noqa: S108 - in the guest
 FIO_STATUS, COPIES_STATUS = "/run/fio.status", "/run/copies.status"
 FIO = (
@@ -35,26 +39,54 @@ FIO = (
     " --direct=1 --verify=crc32c --verify_backlog=64 --verify_fatal=1 --time_based --runtime=100000"
     " --trigger-file=/tmp/stop-fio --output-format=json --output=/tmp/fio.json"
 )
-FIND = "grep -l '^{serial}$' /sys/block/vd*/serial | cut -d/ -f4"
+FIND = (
+    "for i in $(seq 1200); do found=$(grep -l '^odx-fio$' /sys/block/vd*/serial | cut -d/ -f4); "
+    '[ -z "$found" ] || break; sleep 0.1; done; echo "$found"'
+)
 COMPLAINTS = "dmesg | grep -iE 'i/o error|abort|reset'"
 """Linux tells of the power-on attention of each SCSI disk when it finds it; of a restart there is to be no word."""
-FOUND = "for i in $(seq 300); do [ $(ls /sys/block | grep -c '^sd') = {number} ] && break; sleep 0.1; done"
+FOUND = "for i in $(seq 1200); do [ $(ls /sys/block | grep -c '^sd') = {number} ] && break; sleep 0.1; done"
 COPIES = (
     "while ! [ -e /tmp/stop ]; do python3 {scripts}/odx_copy.py {arguments} 2>>/tmp/copies.err >>/tmp/copies"
     " || echo failed >>/tmp/copies; done"
 )
 
 
-def in_background(guest: Guest, command: str, done: str) -> None:
-    """Start a command whose exit status will be in a file."""
-    guest.shell.run(f"(({command}); echo $? > {done}) > /dev/null 2>&1 &", seconds=60)
+@dataclass(frozen=True)
+class Work:
+    """What the guest does while its server is killed: fio on one disk, copies by token between the others."""
 
+    guest: Guest
+    node: str
 
-def wait_for(guest: Guest, path: str) -> str:
-    """What is in a file, once there is one."""
-    return guest.shell.run(
-        f"while ! [ -s {path} ]; do sleep 0.1; done; cat {path}", seconds=120
-    ).stdout.strip()
+    def run(self, command: str) -> str:
+        """The output of a command in the guest."""
+        return self.guest.shell.run(command, seconds=PATIENCE).stdout
+
+    def begin(self, arguments: str) -> None:
+        """Start both; their exit statuses will be in files."""
+        copies = COPIES.format(scripts=SCRIPTS, arguments=arguments)
+        for command, done in ((f"{FIO} --filename=/dev/{self.node}", FIO_STATUS), (copies, COPIES_STATUS)):
+            self.run(f"(({command}); echo $? > {done}) > /dev/null 2>&1 &")
+
+    def done(self) -> tuple[int, int]:
+        """Writes that fio's disk has completed, and copies that have ended."""
+        told = self.run(f"cat /sys/block/{self.node}/stat; cat /tmp/copies 2> /dev/null | wc -l")
+        stat, copies = told.splitlines()
+        return int(stat.split()[4]), int(copies)  # Documentation/block/stat.rst, "write I/Os"
+
+    def await_more(self, writes: int, copies: int) -> None:
+        """Until both have done so much more from now on."""
+        before, deadline = self.done(), time.monotonic() + PATIENCE
+        now = before
+        while now[0] < before[0] + writes or now[1] < before[1] + copies:
+            assert time.monotonic() < deadline, f"the guest's work stands still: {before}, {now}"
+            time.sleep(0.05)
+            now = self.done()
+
+    def end(self, path: str) -> str:
+        """What is in a file, once there is one."""
+        return self.run(f"while ! [ -s {path} ]; do sleep 0.1; done; cat {path}").strip()
 
 
 def play(
@@ -72,30 +104,28 @@ def play(
     guest = Guest(GuestSpec(ensure_image("linux-fio"), choose_accelerator(), extra=qemu), run)
     try:
         guest.shell.upload(data_folder("guest_scripts") / "linux", SCRIPTS)
-        node = guest.shell.run(FIND.format(serial="odx-fio"), seconds=60).stdout.strip()
-        in_background(guest, f"{FIO} --filename=/dev/{node}", FIO_STATUS)
-        in_background(guest, COPIES.format(scripts=SCRIPTS, arguments=arguments), COPIES_STATUS)
-        guest.shell.run(FOUND.format(number=len(scsi)), seconds=60)
-        before = guest.shell.run(COMPLAINTS, seconds=60).stdout
+        work = Work(guest, guest.shell.run(FIND, seconds=PATIENCE).stdout.strip())
+        work.begin(arguments)
+        work.run(FOUND.format(number=len(scsi)))
+        before = work.run(COMPLAINTS)
         chance = random.Random(5)
-        time.sleep(3)
         for number in range(KILLS):
-            time.sleep(chance.uniform(1.0, 3.0))
+            work.await_more(WRITES, copies=0 if number else 1)
+            time.sleep(chance.uniform(0.0, 1.0))
             os.kill(backends[-1].pid, 9)
             backends.append(Backend(command, run / f"serve-{number + 1}.log"))
-        time.sleep(4)
-        guest.shell.run("touch /tmp/stop /tmp/stop-fio", seconds=60)
-        assert (wait_for(guest, FIO_STATUS), wait_for(guest, COPIES_STATUS)) == ("0", "0")
-        found = guest.shell.run("cat /tmp/fio.json", seconds=60).stdout
+        work.await_more(WRITES, copies=2)  # the second began after the last kill
+        work.run("touch /tmp/stop /tmp/stop-fio")
+        assert (work.end(FIO_STATUS), work.end(COPIES_STATUS)) == ("0", "0")
+        found = work.run("cat /tmp/fio.json")
         (job,) = json.loads(found[found.index("{") :])["jobs"]
         assert job["error"] == 0
-        assert job["write"]["total_ios"] > 100 * KILLS
-        copies = guest.shell.run("cat /tmp/copies", seconds=60).stdout.split("\n")[:-1]
-        assert "failed" not in copies, guest.shell.run("cat /tmp/copies.err", seconds=60).stdout
+        assert job["write"]["total_ios"] >= WRITES
+        copies = work.run("cat /tmp/copies").split("\n")[:-1]
+        assert "failed" not in copies, work.run("cat /tmp/copies.err")
         hashes = [json.loads(line)["sha256"] for line in copies]
-        assert hashes
         assert all(item["source_before"] == item["destination"] != item["source_after"] for item in hashes)
-        assert guest.shell.run(COMPLAINTS, seconds=60).stdout == before
+        assert work.run(COMPLAINTS) == before
         guest.power_off()
         assert backends[-1].stop() == 0
     finally:
