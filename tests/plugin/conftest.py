@@ -29,6 +29,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
 
 @pytest.fixture
-def image() -> None:
-    """The guest image is in the cache, so that no inner pytest builds it."""
+def image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guest image is in the user's cache, so that no inner pytest builds it; pytester has another home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     ensure_image()

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from platformdirs import user_cache_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     Inner = Callable[..., pytest.RunResult]
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
-CACHE = user_cache_path()
 README = Path(__file__).parents[2] / "README.md"
 LIVES = """
 import pytest
@@ -113,7 +111,6 @@ def test_ctrl_c_leaves_nothing(
     pytester: pytest.Pytester, image: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither QEMU nor the disk server nor their folders."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     pytester.makepyfile(STAYING)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp=base"]
