@@ -32,7 +32,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 VARIABLE = "QEMU_ODX_MONITOR"
 UNREACHABLE = 3
 """Exit code: no server listens."""
-_CONNECT_SECONDS = 30.0
+_CONNECT_SECONDS = 60.0
 
 
 class MonitorFailure(Exception):  # noqa: N818 - the server refused: that is no error of ours

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BANNER_SECONDS = 60.0
-CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 60.0
 RETRY_SECONDS = 0.05
 USUAL_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 BROKEN = (paramiko.SSHException, OSError, EOFError)

@@ -5,8 +5,10 @@ May import the lab. What a client says it did is compared with the image files t
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.accelerator import choose_accelerator
@@ -27,28 +29,28 @@ SIZE = 16 * MIB
 """Below 65536 blocks of 512 bytes: libiscsi's tests would send more at once than an sg node takes."""
 VAST = 1 << 40
 FOLDER = "/tmp/clients"  # noqa: S108 - in the guest
-AWAIT_NODES = "for i in $(seq 200); do [ -c {last} ] && break; sleep 0.1; done"
+AWAIT_NODES = "for i in $(seq 1200); do set -- /dev/sg*; [ $# = {count} ] && break; sleep 0.1; done"
+TELL_NODES = (
+    "for node in /sys/class/scsi_generic/sg*; do device=$(readlink -f $node/device); "
+    "echo ${node##*/} ${device##*/} $(grep -o 'odx-[a-z0-9]*' $device/vpd_pg80); done"
+)
+"""For each: its name, its address (host:channel:target:unit) and its serial number, as Linux knows them."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A logical unit as the guest names it, and the file behind it."""
+    """A logical unit, the guest's node for it once there is a guest, and the file behind it."""
 
-    number: int
     name: str
     image: Path
     size: int = SIZE
     options: Mapping[str, str] = field(default_factory=dict)
+    node: str = ""
 
     @property
     def block_size(self) -> int:
         """Bytes of a logical block."""
         return int(self.options.get("block-size", "512"))
-
-    @property
-    def node(self) -> str:
-        """Its node in the guest: sg nodes are numbered in the order in which Linux finds the units."""
-        return f"/dev/sg{self.number}"
 
     @property
     def serial(self) -> str:
@@ -86,6 +88,7 @@ class ClientGuest:
         scratch: 512 byte blocks on a medium of 4096, for tests that do what they want to a disk.
         protected: its image is read-only.
         kit: more disks for such tests, the last one with blocks of 4096 bytes.
+        second_path: node of `scratch` behind another controller.
     """
 
     guest: Guest
@@ -97,13 +100,9 @@ class ClientGuest:
     scratch: Unit
     protected: Unit
     kit: tuple[Unit, ...]
+    second_path: str
 
-    @property
-    def second_path(self) -> str:
-        """Node of `scratch` behind another controller, found after those of the first."""
-        return f"/dev/sg{self.kit[-1].number + 1}"
-
-    def complete(self, command: str, *, seconds: float = 120.0) -> Completed:
+    def complete(self, command: str, *, seconds: float = 240.0) -> Completed:
         """Run a shell command in the guest's scratch folder."""
         done = self.guest.shell.run(f"cd {FOLDER} && {command}", seconds=seconds)
         self.backend.check()
@@ -115,6 +114,12 @@ class ClientGuest:
         output = done.stdout + done.stderr
         assert done.status == status, f"{command}: exit status {done.status}, {status} expected\n{output}"
         return output
+
+    def each(self, *commands: str) -> list[tuple[int, str]]:
+        """Exit status and output of commands that are run one right after the other."""
+        line = "; ".join(f"{command} 2>&1; printf '\\nexit %d\\n' $?" for command in commands)
+        *parts, _ = re.split(r"\nexit (\d+)\n", self.complete(line).stdout)
+        return [(int(status), output) for output, status in zip(parts[::2], parts[1::2], strict=True)]
 
     def put(self, name: str, content: bytes) -> None:
         """Make a small file in the guest's scratch folder."""
@@ -141,9 +146,11 @@ def client_guest(image: Image) -> Iterator[ClientGuest]:
         spec = GuestSpec(image, choose_accelerator(), tuple(export.socket for export in exports))
         guest = Guest(spec, run.path)
         stack.callback(guest.kill)
-        clients = ClientGuest(guest, backend, *units[:6], tuple(units[6:]))
-        _prepare(clients, units)
-        yield clients
+        guest.shell.run(f"mkdir {FOLDER}", seconds=120)
+        nodes = _nodes(guest, len(units) + 1)
+        units = [replace(unit, node=nodes[unit.serial][0]) for unit in units]
+        (second_path,) = nodes["odx-scratch"][1:]
+        yield ClientGuest(guest, backend, *units[:6], tuple(units[6:]), second_path)
         guest.power_off()
         assert backend.stop() == 0
 
@@ -161,8 +168,8 @@ def _units(folder: Path) -> list[Unit]:
         "kit3": {"block-size": "4096"},
     }
     units = [
-        Unit(number, name, folder / f"{name}.img", VAST if name == "vast" else SIZE, options)
-        for number, (name, options) in enumerate(kinds.items())
+        Unit(name, folder / f"{name}.img", VAST if name == "vast" else SIZE, options)
+        for name, options in kinds.items()
     ]
     for unit in units:
         if unit.name in {"one", "two", "large", "protected"}:
@@ -170,9 +177,12 @@ def _units(folder: Path) -> list[Unit]:
     return units
 
 
-def _prepare(clients: ClientGuest, units: list[Unit]) -> None:
-    """Wait for the nodes, and make sure that each is the unit we take it for."""
-    clients.guest.shell.run(f"mkdir {FOLDER}; {AWAIT_NODES.format(last=clients.second_path)}", seconds=60)
-    for unit in units:
-        assert unit.serial in clients.run(f"sg_vpd -p sn {unit.node}")
-    assert clients.scratch.serial in clients.run(f"sg_vpd -p sn {clients.second_path}")
+def _nodes(guest: Guest, count: int) -> dict[str, list[str]]:
+    """The nodes by serial number, whatever their order; of two, that behind the controller with all units first."""
+    told = guest.shell.run(f"{AWAIT_NODES.format(count=count)}; {TELL_NODES}", seconds=240).stdout
+    rows = [line.split() for line in told.splitlines()]
+    on_host = Counter(address.partition(":")[0] for _, address, _ in rows)
+    nodes: dict[str, list[str]] = {}
+    for name, _, serial in sorted(rows, key=lambda row: -on_host[row[1].partition(":")[0]]):
+        nodes.setdefault(serial, []).append(f"/dev/{name}")
+    return nodes

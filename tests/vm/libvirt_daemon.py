@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 UNPRIVILEGED = 65534  # nobody
 DRIVER_USER = 64055  # what Debian gives libvirt-qemu
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 OWN_FOLDERS = ("/run/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt", "/etc/libvirt")
 IN_OWN_MOUNTS = r"""
 mount --make-rprivate /
@@ -141,7 +141,7 @@ def _running(command: list[str], environment: dict[str, str], folder: Path, sock
     finally:
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -108,7 +108,7 @@ class Rig:
 
     def run(self, command: str) -> str:
         """The output of a command that must succeed."""
-        done = self.guest.shell.run(command, seconds=60)
+        done = self.guest.shell.run(command, seconds=120)
         assert done.status == 0, done.stderr
         return done.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from qemu_odx.pytest_plugin.disks import OdxDisk
     from qemu_odx.pytest_plugin.guests import OdxGuest
 
+KERNEL_WORDS = re.compile(r"^\[ *\d+\.\d+\] ", re.MULTILINE)
 COMPLAINTS = "dmesg | grep -E '(sd |scsi|virtio|vd[a-z]).*(error|fail|unexpected|invalid|abort)' || true"
 
 
@@ -40,14 +42,14 @@ def test_silent_guest_is_reported_with_its_last_words(image: Image) -> None:
     spec = GuestSpec(image, "tcg", extra=("-append", "console=ttyS0"))  # not quiet: it soon has words
     words = ""
     for patience in (4.0, 16.0, 64.0):
-        if "[    " in words:
+        if KERNEL_WORDS.search(words):
             break
         with RunFolder() as folder_of_run:
             with pytest.raises(LabError, match="ssh is not answering") as caught:
                 Guest(spec, folder_of_run.path, marker="LAB:never", patience=patience)
             assert "RIP=" in (folder_of_run.path / "state.log").read_text()
         words = caught.value.details
-    assert "[    " in words
+    assert KERNEL_WORDS.search(words), words
 
 
 def test_qemu_that_refuses_its_devices_is_quoted(image: Image) -> None:

@@ -54,7 +54,7 @@ def folder() -> Iterator[Path]:
 
 def look(guest: LiveGuest) -> tuple[int, str, str]:
     """The guest's clock, random bytes, and when in its life its ssh server began, which is another at every boot."""
-    clock, random, born = guest.shell.run(LOOK, seconds=60).stdout.splitlines()
+    clock, random, born = guest.shell.run(LOOK, seconds=120).stdout.splitlines()
     return int(clock), random, born
 
 
@@ -62,14 +62,12 @@ def test_two_of_one_state(spec: GuestSpec, cache: StateCache, folder: Path) -> N
     """The same boot, today's clock in both, and not the same random numbers: an array of keys would repeat."""
     seen = []
     for _ in range(2):
-        began = time.monotonic()
         start = start_guest(spec, folder, cache=cache)
-        took = time.monotonic() - began
         try:
             assert start.resumed, start.reason
-            assert took < 30  # 1.0 s on a quiet machine, and the boot that it replaces 3 s
+            assert "LAB:" not in start.guest.machine.console()  # what a boot writes there
             seen.append(look(start.guest))
-            assert abs(seen[-1][0] - time.time()) < 20
+            assert abs(seen[-1][0] - time.time()) < 3600  # the saved one is from 2001
         finally:
             start.guest.kill()
     assert seen[0][1] != seen[1][1]
@@ -86,7 +84,7 @@ def test_disks_come_and_go_in_a_resumed_guest(spec: GuestSpec, cache: StateCache
             backend = Backend(serve_command([disk], [export]), folder / "serve.log")
             guest.machine.plug("disks", Plug("scsi", export.socket))
             node = guest.disk(disk.serial)
-            done = guest.shell.run(f"echo disk {number} > {node}; sync", seconds=60)
+            done = guest.shell.run(f"echo disk {number} > {node}; sync", seconds=120)
             assert done.status == 0, done.stderr
             guest.machine.unplug("disks")
             assert backend.stop() == 0
@@ -104,7 +102,7 @@ def test_a_state_that_does_not_fit(spec: GuestSpec, cache: StateCache, folder: P
     try:
         assert not start.resumed
         assert "QEMU ended with exit code 1" in start.reason
-        assert start.guest.shell.run("true", seconds=60).status == 0
+        assert start.guest.shell.run("true", seconds=120).status == 0
     finally:
         start.guest.kill()
     assert cache.find(state_key(other)) is None
