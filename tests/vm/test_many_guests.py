@@ -51,10 +51,16 @@ class Member:
         self.guest = LiveGuest(machine, lab_linux(image), patience=PATIENCE)
         self.guest.shell.upload(data_folder("guest_scripts") / "linux", SCRIPTS)
         self.guest.shell.upload(Path(__file__).parent / "soak", SOAK)
+
+    def begin(self) -> None:
+        """Start the agent and its load, which makes everything else in the guest slow."""
         self._channel = self.guest.shell.session()
         self._channel.settimeout(PATIENCE)
-        self._channel.exec_command(f"python3 {SOAK}/soak_agent.py {SCRIPTS} {name}")
+        self._channel.exec_command(f"python3 {SOAK}/soak_agent.py {SCRIPTS} {self.name}")
         self._answers = self._channel.makefile("r")
+
+    def await_ready(self) -> None:
+        """Until the agent answers."""
         assert self._answer() == {"ready": True}
 
     def tell(self, do: str, **arguments: object) -> None:
@@ -149,6 +155,10 @@ def test_many_guests(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
         stack.callback(backend.stop)
         machines = {name: started(name, image, run.path, stack) for name in names()}
         members = [Member(name, image, machine) for name, machine in machines.items()]
+        for member in members:
+            member.begin()
+        for member in members:
+            member.await_ready()
         meter, rounds = Meter(backend.pid), 0
         deadline = time.monotonic() + SECONDS
         while rounds < LEAST or time.monotonic() < deadline or not all(member.busy for member in members):

@@ -1,5 +1,7 @@
 """A real guest whose server is killed again and again: fio finds every byte, token copies go on, nobody hears of it.
 
+Every other kill comes while a copy is held between its token and its end, the others at any moment.
+
 `ODX_KILLS` says how often (docs/restart.md); 3 if it does not.
 """
 
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from qemu_odx.cli.monitor_client import MonitorClient
 from qemu_odx.lab.accelerator import choose_accelerator
 from qemu_odx.lab.backend import Backend, BlkExport, DiskSpec, ScsiExport, serve_command
 from qemu_odx.lab.guest import Guest
@@ -22,6 +25,7 @@ from qemu_odx.lab.paths import data_folder
 from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.qemu_release import ensure_newer_qemu
 from qemu_odx.lab.run_folder import RunFolder
+from qemu_odx.testing.monitor_faults import MonitorFaults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +93,22 @@ class Work:
         return self.run(f"while ! [ -s {path} ]; do sleep 0.1; done; cat {path}").strip()
 
 
+def started(command: list[str], run: Path, number: int) -> Backend:
+    """The server, so many kills later."""
+    return Backend([*command, "--monitor", str(run / f"monitor-{number}.sock")], run / f"serve-{number}.log")
+
+
+def await_copy_held(monitor_socket: Path) -> None:
+    """Until a copy is between its token and its end, and stays there: the next server has to know the token."""
+    with MonitorClient(str(monitor_socket)) as monitor:
+        faults = MonitorFaults(monitor.execute)
+        rule = faults.add("op=WRITE USING TOKEN,action=stall")
+        deadline = time.monotonic() + PATIENCE
+        while not faults.find(rule)["held"]:
+            assert time.monotonic() < deadline, "no copy is begun any more"
+            time.sleep(0.05)
+
+
 def play(
     run: Path, scsi: tuple[str, ...], blk: tuple[str, ...], arguments: str, qemu: tuple[str, ...]
 ) -> None:
@@ -100,7 +120,7 @@ def play(
     if scsi:
         exports.append(ScsiExport(run / "scsi.sock", scsi))
     command = [*serve_command(disks, exports), "--state", str(run / "state")]
-    backends = [Backend(command, run / "serve-0.log")]
+    backends = [started(command, run, 0)]
     guest = Guest(GuestSpec(ensure_image("linux-fio"), choose_accelerator(), extra=qemu), run)
     try:
         guest.shell.upload(data_folder("guest_scripts") / "linux", SCRIPTS)
@@ -111,9 +131,12 @@ def play(
         chance = random.Random(5)
         for number in range(KILLS):
             work.await_more(WRITES, copies=0 if number else 1)
-            time.sleep(chance.uniform(0.0, 1.0))
+            if number % 2:
+                time.sleep(chance.uniform(0.0, 1.0))
+            else:
+                await_copy_held(run / f"monitor-{number}.sock")
             os.kill(backends[-1].pid, 9)
-            backends.append(Backend(command, run / f"serve-{number + 1}.log"))
+            backends.append(started(command, run, number + 1))
         work.await_more(WRITES, copies=2)  # the second began after the last kill
         work.run("touch /tmp/stop /tmp/stop-fio")
         assert (work.end(FIO_STATUS), work.end(COPIES_STATUS)) == ("0", "0")
