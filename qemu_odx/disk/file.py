@@ -27,6 +27,7 @@ from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from qemu_odx.disk.journal import DiskJournal, Legacy
     from qemu_odx.disk.port import CopyMethod, Extent, Io, Snapshot
@@ -206,7 +207,13 @@ class FileDisk(CopyTarget):
             self._guard.end(ticket)
             self._time(start)
 
-    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+    def update(
+        self,
+        offset: int,
+        length: int,
+        change: Callable[[bytes], bytes | None],
+        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> bool:
         """Read the range and write what `change` makes of it, no other write in between. Raises OSError."""
         self._check_writable(offset, length)
         with self._guard.alone(offset, offset + length):
@@ -214,7 +221,8 @@ class FileDisk(CopyTarget):
             self._file.read(offset, [old], length)
             new = change(bytes(old))
             if new is not None:
-                self._overwrite(offset, [new], length)
+                with around():
+                    self._overwrite(offset, [new], length)
         return new is not None
 
     def resize(self, size: int) -> None:

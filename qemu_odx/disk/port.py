@@ -6,12 +6,14 @@ Every method may be called from any thread. Offsets and lengths are in bytes.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -155,11 +157,18 @@ class Disk(Protocol):
     def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
         """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
 
-    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+    def update(
+        self,
+        offset: int,
+        length: int,
+        change: Callable[[bytes], bytes | None],
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> bool:
         """Read the range and write what `change` makes of its bytes (as many, or None for nothing).
 
         No other write to the range comes in between, by whatever path. False if `change` gave None. Keep the
-        range small: writes to it wait meanwhile. Raises OSError.
+        range small: writes to it wait meanwhile. The write happens inside of what `around` makes, and so does
+        nothing else; that is left while other writes still wait. Raises OSError.
         """
 
     def resize(self, size: int) -> None:

@@ -8,6 +8,7 @@ disk below is an ordinary write in any case: its guard keeps what tokens protect
 from __future__ import annotations
 
 import errno
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +17,7 @@ from qemu_odx.disk.layers.layer import Layer, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from qemu_odx.disk.port import Disk, Extent, Io, Snapshot
 
@@ -93,7 +95,13 @@ class FaultLayer(Layer):
             data = [_flipped(b"".join(data), breakage)]
         self.inner.write(offset, data)
 
-    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+    def update(
+        self,
+        offset: int,
+        length: int,
+        change: Callable[[bytes], bytes | None],
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> bool:
         """Change what a breakage leaves of the range. Raises OSError."""
         breakages = self._breakages("disk-write", offset, length)
 
@@ -104,7 +112,7 @@ class FaultLayer(Layer):
         for breakage in breakages:
             if breakage.length is None:
                 _raise(breakage)
-        done = self.inner.update(offset, length, broken)
+        done = self.inner.update(offset, length, broken, around)
         for breakage in breakages:
             _raise(breakage)
         return done

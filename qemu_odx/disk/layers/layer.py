@@ -9,10 +9,12 @@ the disk below unseen. The write guard and the snapshots stay in the lowest disk
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from qemu_odx.disk.port import Disk, Extent, Io, Snapshot
 
@@ -84,9 +86,15 @@ class Layer:
         """Write the buffers from `offset` on; token copies to this disk come here too. Raises OSError."""
         self.inner.write(offset, data)
 
-    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+    def update(
+        self,
+        offset: int,
+        length: int,
+        change: Callable[[bytes], bytes | None],
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> bool:
         """Read the range and write what `change` makes of it, no other write in between. Raises OSError."""
-        return self.inner.update(offset, length, change)
+        return self.inner.update(offset, length, change, around)
 
     def resize(self, size: int) -> None:
         """Change the capacity. Raises ValueError, OSError."""

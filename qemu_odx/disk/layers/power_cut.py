@@ -15,6 +15,7 @@ import random
 import secrets
 import threading
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from qemu_odx.disk.layers.layer import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from qemu_odx.disk.port import Disk, Extent, Snapshot
@@ -107,9 +109,15 @@ class PowerCutLayer(Layer):
         for at, size in _steps(offset, length):
             self._change(at, size, lambda at=at, size=size: zero(at, size, unmap=unmap))  # type: ignore[misc]
 
-    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+    def update(
+        self,
+        offset: int,
+        length: int,
+        change: Callable[[bytes], bytes | None],
+        around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> bool:
         """Read and write in the modelled cache. Raises OSError."""
-        return self._change(offset, length, lambda: self.inner.update(offset, length, change))
+        return self._change(offset, length, lambda: self.inner.update(offset, length, change, around))
 
     def resize(self, size: int) -> None:
         """A new size is on the medium at once. Raises ValueError, OSError."""

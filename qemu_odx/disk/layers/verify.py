@@ -97,7 +97,13 @@ class VerifyLayer(Layer):
             self.inner.write(offset, [copy])
             change.became(copy)
 
-    def update(self, offset: int, length: int, change: Callable[[bytes], bytes | None]) -> bool:
+    def update(
+        self,
+        offset: int,
+        length: int,
+        change: Callable[[bytes], bytes | None],
+        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> bool:
         """Read the range, compare, and write what `change` makes of it. Raises OSError."""
         with self._changing(offset, length, "a compare and write") as changing:
 
@@ -108,7 +114,7 @@ class VerifyLayer(Layer):
                 changing.new = change(old)
                 return changing.new
 
-            written = self.inner.update(offset, length, judged)
+            written = self.inner.update(offset, length, judged, around)
             if changing.new is None:
                 changing.put_back()
             else:

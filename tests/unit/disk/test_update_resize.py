@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qemu_odx.disk.file import open_disk
+from qemu_odx.disk.layers.layer import Layer
+from qemu_odx.disk.layers.table import layered
 from qemu_odx.disk.memory import memory_disk
 from qemu_odx.disk.port import Extent
 
@@ -112,6 +115,52 @@ def test_no_write_passes_an_update_by(disk: FileDisk, way: str) -> None:
     assert ended.is_set()
     assert content(disk, 0, 512) == (bytes(512) if way == "discard" else b"w" * 512)
     assert content(disk, 4096, 512) == b"e" * 512
+
+
+@pytest.mark.parametrize("layers", ["", "faults", "verify", "power-cut", "verify+faults+power-cut"])
+def test_what_is_around_the_write_of_an_update(disk: FileDisk, layers: str) -> None:
+    """Entered before the first byte and left after the last, while other writes wait; nothing changes: not at all."""
+    top = layered(Layer(disk), tuple(filter(None, layers.split("+"))), {})
+    seen: list[object] = []
+
+    def look() -> None:
+        data = [memoryview(bytearray(b"w" * 512))]
+        seen.append((content(disk, 0, 512)[:1], list(disk.try_batch([(True, 0, 512, data)]))))
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        look()
+        yield
+        look()
+
+    waits = [0]
+    assert top.update(0, 512, lambda old: old.upper(), around)
+    assert not top.update(0, 512, lambda _: None, around)
+    assert seen == [(b"a", waits), (b"A", waits)]
+    look()
+    assert seen[2:] == [(b"A", [])]
+    top.close()
+
+
+def test_what_is_around_a_write_that_fails(disk: FileDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hears of that while other writes wait."""
+    seen: list[object] = []
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "no")
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            seen.append((error.errno, disk._guard.try_begin([(0, 512)])))
+            raise
+
+    monkeypatch.setattr(disk._file, "write", fail)
+    with pytest.raises(OSError, match="no"):
+        disk.update(0, 512, lambda old: old.upper(), around)
+    assert seen == [(errno.EIO, None)]
 
 
 def test_an_update_waits_for_writes_in_flight(disk: FileDisk) -> None:
