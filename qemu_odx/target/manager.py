@@ -17,6 +17,7 @@ from qemu_odx.target.policy import NoResources, Policy
 from qemu_odx.target.port import initiator_port
 from qemu_odx.target.recovery import Recovery
 from qemu_odx.target.reservations import Reservations
+from qemu_odx.target.swaps import Swaps
 from qemu_odx.tokens.limits import Quotas
 from qemu_odx.tokens.operations import RETENTION, OperationStatus, OperationTable
 from qemu_odx.tokens.registry import Fault, TokenRegistry
@@ -50,6 +51,7 @@ class CopyManager:
 
     Attributes:
         recovery: what a predecessor left.
+        swaps: COMPARE AND WRITE, as it is noted.
     """
 
     runner: Runner
@@ -63,6 +65,7 @@ class CopyManager:
     operations: OperationTable = field(init=False)
     targets: list[Target] = field(default_factory=list)
     recovery: Recovery = field(default_factory=Recovery)
+    swaps: Swaps = field(init=False)
     _settled: frozenset[Hashable] = frozenset()
     _give_up_at: float = float("inf")
     _paused: set[Operation] | None = None
@@ -77,6 +80,7 @@ class CopyManager:
         self.tokens.holder = initiator_port
         self.operations = OperationTable(self.clock, self.quotas.results)
         self.tokens.journal = self.operations.journal = self.journal
+        self.swaps = Swaps(self.journal.swaps if self.journal else None)
 
     def join(self, target: Target) -> None:
         """A target uses this copy manager from now on."""
@@ -209,6 +213,8 @@ class CopyManager:
         if self.clock() >= self._give_up_at:
             self._give_up_at = float("inf")
             self.recovery.give_up()
+            self.swaps.give_up()
+        self.swaps.settle()
         quiet = frozenset(nexus for target in self.targets for nexus in target.quiet())
         if quiet != self._settled:
             self._settled = quiet

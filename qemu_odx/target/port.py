@@ -104,6 +104,16 @@ class Task:
     stamp: bytes | None = None
     parameters: bytes = b""
 
+    def after_end(self, call: Callable[[], None]) -> None:
+        """Call once more, just after it has been answered."""
+        done = self.done
+
+        def both(reply: Reply) -> None:
+            done(reply)
+            call()
+
+        self.done = both
+
 
 class PlainAccess(NamedTuple):
     """A logical unit on which the initiator's plain READ and WRITE commands need no more checks just now.

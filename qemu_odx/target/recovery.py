@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qemu_odx.disk.port import Snapshot
     from qemu_odx.target.plan import Answer
     from qemu_odx.target.port import Task
+    from qemu_odx.target.swaps import SwapJournal
     from qemu_odx.tokens.operations import Operation, OperationTable
 
     Key = tuple[Hashable, bytes]
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 class Journal(TokenJournal["Snapshot"], OperationJournal, Protocol):
     """The journal of a copy manager. No method raises."""
+
+    @property
+    def swaps(self) -> SwapJournal:
+        """The part for COMPARE AND WRITE."""
 
     def together(self) -> AbstractContextManager[None]:
         """What is noted inside is there as a whole or not at all. Give back no snapshot inside."""

@@ -172,6 +172,9 @@ class Target:
         unit = self.units.get(task.lun)
         if unit is None:
             return self._absent(task)
+        done = self.manager.swaps.answer(task)
+        if done is not None:
+            return done
         operation = opcodes.find(task.cdb)
         if operation is None or not self.supports(operation):
             return self._unknown(task.cdb)

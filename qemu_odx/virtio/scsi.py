@@ -34,6 +34,10 @@ _REPORT_LUNS: Final = 0xA0
 """Operation code (SPC-4 6.33)."""
 _THIRD_PARTY_COPY_OUT: Final = 0x83
 """Operation code of POPULATE TOKEN and WRITE USING TOKEN (SPC-4 6.4)."""
+_COMPARE_AND_WRITE: Final = 0x89
+"""Operation code (SBC-3 5.3)."""
+_STAMPED: Final = frozenset({_THIRD_PARTY_COPY_OUT, _COMPARE_AND_WRITE})
+"""Commands that must not be done twice if the process is killed and they are sent again."""
 _VARIABLE_LENGTH: Final = 0x7F
 """Operation code of commands longer than 16 bytes (SPC-4 4.2.3)."""
 _CAPACITY_CHANGED: Final = wire.param_change(0x2A, 0x09)
@@ -250,7 +254,7 @@ class ScsiDevice:
             done=partial(self._done, command),
             tag=tag,
         )
-        if cdb[0] == _THIRD_PARTY_COPY_OUT:
+        if cdb[0] in _STAMPED:
             task.stamp = chain.stamp()
         if self.gate.taps:
             task.origin = Origin(queue, chain.head, *chain.shape())

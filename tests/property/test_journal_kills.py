@@ -1,14 +1,15 @@
 """A server that is killed at any step of its journal, again and again: nothing of it is to be noticed.
 
-A kill is the end of every descriptor and of the journal, between two of its statements or between a statement and
-the write that it made possible. What a guest had in flight is sent again, as from the in-flight area. The model knows
-of no kills: every command must answer, and every byte be, as if there had been none.
+A kill is the end of every descriptor and of the journal, between two of its statements, between a statement and the
+write that it made possible, or in the middle of a write. What a guest had in flight is sent again, as from the
+in-flight area. The model knows of no kills: every command must answer, and every byte be, as if there had been none.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import random
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,7 @@ from hypothesis.stateful import (
 from qemu_odx.disk import image, side
 from qemu_odx.disk.file import open_disk
 from qemu_odx.disk.hostfile import HostFile
+from qemu_odx.server.journal import disks
 from qemu_odx.server.journal.folder import StateFolder
 from qemu_odx.server.journal.revival import revive
 from qemu_odx.target.manager import CopyManager
@@ -37,6 +39,7 @@ from qemu_odx.testing.runner import InlineRunner
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pytest
@@ -59,6 +62,16 @@ class Recorded(HostFile):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         OPEN_FILES.append(self)
+
+    def write(self, offset: int, data: Sequence[memoryview | bytes], length: int) -> None:
+        """A step of the process too: what was written of it is there."""
+        whole = b"".join(data)
+        part = length // 3
+        if part:
+            super().write(offset, [whole[:part]], part)
+        if Life.last:
+            Life.last.burn()
+        super().write(offset + part, [whole[part:]], length - part)
 
 
 class Killed(BaseException):
@@ -140,6 +153,7 @@ class Machine(RuleBasedStateMachine):
         self.stamps = itertools.count(1)
         self.kills = 0
         self.settled = False
+        self.intruder: Callable[[Life], None] | None = None
         self.life: Life | None = None
         self.fuse: int | None = None
         self.begin()
@@ -186,7 +200,12 @@ class Machine(RuleBasedStateMachine):
         """A command, sent again with its stamp if the process dies."""
         stamp = b"%d" % next(self.stamps)
 
+        kills = self.kills
+
         def once(life: Life) -> Answer:
+            if self.kills > kills and self.intruder:
+                self.intruder(life)
+                self.intruder = None
             replies = []
             into = bytearray(0 if data_out else 4096)
             task = Task(
@@ -247,6 +266,32 @@ class Machine(RuleBasedStateMachine):
         content = bytes((seed + number) % 256 for number in range(blocks)) * BLOCK
         self.through(lambda life: life.disks[lun].write(lba * BLOCK, [content]))
         self.oracle.write(lun, lba, content)
+
+    @rule(data=st.data(), lun=luns, equal=st.booleans(), intrude=st.booleans())
+    def compare_and_write(self, data: st.DataObject, lun: int, equal: bool, intrude: bool) -> None:
+        """COMPARE AND WRITE; if it is sent again, another one may have written there before that."""
+        lba, blocks = data.draw(places(200))
+        old = self.oracle.read(lun, lba, blocks)
+        new, theirs = (random.Random(next(self.stamps)).randbytes(blocks * BLOCK) for _ in range(2))
+        done = True
+
+        def intruder(life: Life) -> None:
+            nonlocal done
+            seen = bytearray(blocks * BLOCK)
+            life.disks[lun].read(lba * BLOCK, [memoryview(seen)])
+            assert seen in (old, new)
+            done = seen == new
+            life.disks[lun].write(lba * BLOCK, [theirs])
+
+        self.intruder = intruder if intrude else None
+        wanted = old if equal else new
+        answer = self.initiator.compare_and_write(lun, lba, blocks, wanted, new)
+        intruded, self.intruder = intrude and self.intruder is None, None
+        assert answer.good if equal and done else answer.fault == (0xE, 0x1D, 0)
+        if intruded:
+            self.oracle.write(lun, lba, theirs)
+        elif equal:
+            self.oracle.write(lun, lba, new)
 
     @rule(data=st.data(), lun=luns)
     def discard(self, data: st.DataObject, lun: int) -> None:
@@ -369,6 +414,7 @@ def check(folder: Path, policy: str, examples: int, monkeypatch: pytest.MonkeyPa
     """Run the machine in a folder."""
     for module in (image, side):
         monkeypatch.setattr(module, "HostFile", Recorded)
+    monkeypatch.setattr(disks, "GRACE", 3600.0)  # however long a step takes here
 
     class Mine(Machine):
         pass

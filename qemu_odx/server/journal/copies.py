@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from qemu_odx.server.journal.names import identifier_name, name_of, nexus_of, source_name, source_of
+from qemu_odx.server.journal.swaps import SwapNotes
 from qemu_odx.target.recovery import OldCopy
 from qemu_odx.tokens.operations import RETENTION, Operation, OperationStatus
 from qemu_odx.tokens.registry import Fault, Token, Tombstone, tombstone
@@ -46,6 +47,7 @@ class CopyJournal:
         self._stopped_at = 0.0 if ruler else _last_reading(store)
         self._notes = itertools.count(time.time_ns())
         self.together = store.together
+        self.swaps = SwapNotes(store)
 
     # -- tokens ------------------------------------------------------------------------------------
 
@@ -309,6 +311,7 @@ class CopyJournal:
 
     def beat(self) -> None:
         """To be called once a second, and when a virtual clock has been moved."""
+        self.swaps.beat()
         if self._ruler is None:
             self._store.write("INSERT OR REPLACE INTO facts VALUES('clock', ?)", (self._clock(),))
 

@@ -157,7 +157,12 @@ def _still_true(noted: _Image, image: int, mark: bytes) -> bool:
         return False
     if status.st_mtime_ns == noted.changed:
         return status.st_size == noted.size
-    return not noted.closed and status.st_mtime_ns <= noted.seen + int(GRACE * _NANO)
+    return not noted.closed and not by_another(status.st_mtime_ns, noted.seen)
+
+
+def by_another(changed: int, seen: int) -> bool:
+    """Whether an image was changed when the server that was killed, and seen alive last then, was no more."""
+    return changed > seen + int(GRACE * _NANO)
 
 
 def _packed(numbers: Iterable[int]) -> bytes:

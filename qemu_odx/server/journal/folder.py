@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_DISTRUSTED = ("images", "held", "saved", "tokens", "copies", "nexuses", "slots")
+_DISTRUSTED = ("images", "held", "saved", "tokens", "copies", "nexuses", "slots", "swaps")
 _REMEMBERED = 3600.0
 """Seconds for which a cancelled token is told from an unknown one."""
 

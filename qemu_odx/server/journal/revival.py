@@ -27,7 +27,7 @@ def revive(manager: CopyManager, state: StateFolder, disks: Iterable[Disk]) -> N
     Raises:
         JournalError: the journal cannot be read.
     """
-    journal = state.journal
+    journal, disks = state.journal, list(disks)
     left = {disk.name: disk.recalled for disk in map(lowest, disks) if isinstance(disk, FileDisk)}
 
     def snapshot(disk: str, number: int) -> Snapshot | None:
@@ -42,6 +42,7 @@ def revive(manager: CopyManager, state: StateFolder, disks: Iterable[Disk]) -> N
                 manager.recovery.snapshots[source] = found
             manager.recovery.take_in(old, manager.operations)
         manager.recovery.settled = frozenset(journal.known())
+        journal.swaps.revive(manager.swaps, {disk.name: disk for disk in disks})
         state.forget_others()
     except (sqlite3.Error, ValueError) as error:
         raise JournalError(f"the journal cannot be read ({error}): remove the state folder") from error

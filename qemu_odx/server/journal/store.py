@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables below; `PRAGMA user_version` has it."""
-SCHEMA: Final = """
+_SWAPS: Final = """
+CREATE TABLE swaps(
+    note INTEGER PRIMARY KEY, nexus TEXT, stamp BLOB, disk TEXT, place INT, length INT, data BLOB, stable INT,
+    seen INT, written INT);
+"""
+_UPGRADES: Final = {1: _SWAPS}
+"""Versions that are still read: what makes their tables those of today."""
+SCHEMA: Final = f"""{_SWAPS}
 CREATE TABLE facts(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE images(
     disk TEXT PRIMARY KEY, device INT, inode INT, born INT, mark BLOB, method TEXT,
@@ -145,12 +152,13 @@ class Store:
                 f"{path} was written by a newer qemu-odx (version {version} of its tables, {VERSION} is known here): "
                 "start that one, or remove the folder to give up its tokens"
             )
-        if version not in {0, VERSION}:
+        if version not in {0, VERSION, *_UPGRADES}:
             raise sqlite3.DatabaseError(f"version {version} of the tables is no longer read")
-        if version == 0:
-            self._db.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-        elif (found := self._db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
+        if version and (found := self._db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
             raise sqlite3.DatabaseError(f"it is damaged: {found}")
+        if version != VERSION:
+            more = _UPGRADES.get(version, SCHEMA)
+            self._db.executescript(f"BEGIN;{more}PRAGMA user_version={VERSION};COMMIT;")
 
 
 def marks(values: Iterable[object]) -> str:

@@ -5,6 +5,7 @@ Next: `disk/port.Disk.update`, which no write passes by: not one of another unit
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qemu_odx.target.commands.blocks import medium_fault
@@ -34,21 +35,25 @@ def compare_and_write(request: Request) -> Plan:
     place, length = fields.lba * unit.block_size, fields.count * unit.block_size
     if not length or not request.take(2 * length):
         return GOOD
+    swaps, stable = request.manager.swaps, fields.fua or not unit.mode.write_cache
+    noted = swaps.expect(request.task)
 
     def work(disk: Disk) -> Answer:
         data = gather(request.task.data_out, 2 * length)
         wanted, new = data[:length], data[length:]
         found = b""
+        if noted is not None:
+            noted.about(disk.name, place, wanted, new, stable=stable)
 
         def change(old: bytes) -> bytes | None:
             nonlocal found
             found = old
             return new if old == wanted else None
 
-        written = disk.update(place, length, change)
+        written = disk.update(place, length, change, partial(swaps.writing, noted))
         return GOOD if written else sense.MISCOMPARE.told(first_difference(found, wanted))
 
-    return OnDisk(work, writes=True, stable=fields.fua)
+    return OnDisk(work, writes=True, stable=stable)
 
 
 def first_difference(one: bytes, other: bytes) -> int:

@@ -24,6 +24,10 @@ SIZE = 4 << 20
 NEXUS = LoginNexus("p", 1)
 
 
+NO_HURRY = 3600.0
+"""Seconds of grace, for tests on a machine that may stand still at any moment."""
+
+
 class Killed(BaseException):
     """The process is no more."""
 
@@ -97,12 +101,19 @@ class Life:
         journal = self.state.disk(name)
         return open_disk(name, self.folder / f"{name}.img", size=SIZE, snapshots=policy, journal=journal)
 
-    def carry(self, lun: int, cdb: bytes, data_out: bytes, stamp: bytes | None = None) -> Answer:
+    def carry(
+        self,
+        lun: int,
+        cdb: bytes,
+        data_out: bytes,
+        stamp: bytes | None = None,
+        nexus: LoginNexus = NEXUS,
+    ) -> Answer:
         """Send a command."""
         replies: list[Any] = []
         into = bytearray(0 if data_out else 8192)
         views = [memoryview(data_out)], [memoryview(into)]
-        self.target.submit(Task(NEXUS, lun, cdb, *views, replies.append, stamp=stamp))
+        self.target.submit(Task(nexus, lun, cdb, *views, replies.append, stamp=stamp))
         if self.dead:
             raise Killed
         (reply,) = replies
