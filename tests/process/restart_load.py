@@ -61,9 +61,9 @@ def tags_in(data: bytes) -> set[str]:
 
 
 class Load:
-    """Guests that write, read, make tokens, use them, delete them, let them expire, and stop copies."""
+    """Guests that write, read, swap, make tokens, use them, delete them, let them expire, and stop copies."""
 
-    WORKERS: ClassVar = {"writes": 6, "reads": 2, "tokens": 4, "background": 2, "expiry": 1}
+    WORKERS: ClassVar = {"writes": 6, "reads": 2, "swaps": 2, "tokens": 4, "background": 2, "expiry": 1}
 
     def __init__(self, guest: ScsiGuest, seed: int) -> None:
         self.guest = guest
@@ -179,6 +179,21 @@ class Load:
             )
             disk.busy.discard(cell)
             self._count("reads")
+
+    def swaps(self) -> Work:
+        """COMPARE AND WRITE: sent again or not, it finds what it compares with, and is done once."""
+        while not self.stopping:
+            lun = self.chance.choice((SOURCE, TARGET))
+            disk = self.disks[lun]
+            (cell,) = self._claim(disk, 1)
+            self.stamp += 1
+            tag = self.stamp << 16 | cell
+            data = content(disk.tags[cell]), content(tag)
+            answer = yield self.command("compare_and_write", lun, cell * BLOCKS, BLOCKS, *data)
+            assert answer.good, answer
+            disk.tags[cell] = tag
+            disk.busy.discard(cell)
+            self._count("swaps")
 
     def tokens(self) -> Work:
         """A token is made, used some times, and deleted with its last use."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from guests import Blk, eventually, frozen
+from guests import frozen
 from restart_load import SIZE, TERMINATED, Load, answer_to, images
+from victim import Victim, await_notes, completed
 
 from qemu_odx.testing.mailbox import MailboxClient
 from qemu_odx.testing.scsi_guest import ScsiGuest
@@ -27,8 +28,7 @@ from qemu_odx.wire.virtio import blk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from qemu_odx.testing.driver import Request
-    from qemu_odx.testing.frontend import FrontEnd
+    from guests import Blk
 
 KILLS = int(os.environ.get("ODX_KILLS", "15"))
 AIMED = max(4, KILLS // 4)
@@ -49,15 +49,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=request.getfixturevalue("xfs")) as place:
         yield Path(place)
-
-
-def await_notes(folder: Path) -> None:
-    """Wait until it is noted that the guest need not be told of a restart: with what tokens need, once a second."""
-    journal = folder / "state" / "journal.sqlite3-wal"
-    for _ in range(2):
-        before = journal.stat().st_mtime_ns
-        eventually(lambda: journal.stat().st_mtime_ns != before, "nothing is noted")  # noqa: B023
-    time.sleep(0.1)  # the end of the second note
 
 
 def test_kills_under_load(folder: Path) -> None:
@@ -85,32 +76,6 @@ def test_kills_under_load(folder: Path) -> None:
         assert server.terminate() == 0
     for name, wanted in zip(("a.img", "b.img"), images(load.disks), strict=True):
         assert (folder / name).read_bytes() == wanted
-
-
-class Victim:
-    """A server that is killed and started again, and the front end that comes back to it."""
-
-    def __init__(self, folder: Path, arguments: tuple[str, ...], stack: ExitStack) -> None:
-        self._folder, self._arguments, self._stack = folder, arguments, stack
-        self.server = stack.enter_context(ServeProcess(arguments, cwd=folder))
-
-    def kill(self, front: FrontEnd) -> None:
-        """Now."""
-        self.server.kill()
-        assert self.server.errors() == ""
-        self.server.close()
-        self.server = self._stack.enter_context(ServeProcess(self._arguments, cwd=self._folder))
-        front.resume()
-
-
-def completed(front: FrontEnd, queue: int, *requests: Request) -> None:
-    """Wait for the end of requests."""
-
-    def all_over() -> bool:
-        front.queues[queue].completions()
-        return all(request.written is not None for request in requests)
-
-    eventually(all_over, "a command never ended")
 
 
 def test_kills_during_write_using_token_and_abort(folder: Path) -> None:
