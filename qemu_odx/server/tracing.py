@@ -65,7 +65,7 @@ class Tracing:
         try:
             sink = Sink(config.path, backend.loop.call_later)
         except OSError as error:
-            raise ConfigError(f"{config.path}: {error.strerror}") from error
+            raise ConfigError(f"{config.path}: {error.strerror}; record to another file") from error
         self.recorder = Recorder(
             sink,
             backend.clock,

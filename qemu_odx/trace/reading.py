@@ -65,9 +65,9 @@ def open_trace(path: Path) -> Trace:
         with path.open("rb") as file:
             first = file.readline()
     except OSError as error:
-        raise TraceError(f"{path}: {error.strerror}") from error
+        raise TraceError(f"{path}: {error.strerror}; give a file that serve --trace recorded") from error
     if not first.endswith(b"\n"):
-        raise TraceError(f"{path}: empty, or no trace: the first line of a trace is a JSON object")
+        raise TraceError(f"{path}: empty, or no trace; give a file that serve --trace recorded")
     head = _record(path, 1, first)
     if head["event"] != HEAD:
         raise TraceError(f"{path}: no trace: it begins with '{head['event']}' and not with '{HEAD}'")

@@ -257,6 +257,8 @@ def test_the_command_line(server: ServeProcess) -> None:
     assert done.returncode == 0, done.stderr
     assert "blocks that were not flushed are lost (seed 3)" in done.stdout
     assert (folder / "p.img").stat().st_size == BLOCKS * 512
+    done = qemu_odx(server, "power", "picture", "--disk", "d0", "--image", str(folder / "p.img"))
+    assert (done.returncode, "(File exists): choose another file" in done.stderr) == (1, True), done.stderr
     done = qemu_odx(server, "power", "cut", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, {"cut": True})
     assert server._process.wait(60) == 3

@@ -68,7 +68,8 @@ def cut(
     def begin(answer: Callable[[PowerCut | MonitorError], None]) -> None:
         def over(result: Cut | BaseException) -> None:
             if isinstance(result, BaseException):
-                answer(MonitorError(f"{image} cannot be written: {result}"))
+                why = result.strerror if isinstance(result, OSError) else result
+                answer(MonitorError(f"{image} cannot be written ({why}): choose another file"))
             else:
                 answer(PowerCut(result.disk, result.seed, result.volatile, result.lost))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qemu_odx.server.monitor.errors import not_found
 from qemu_odx.server.statistics.histogram import upper_bound
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def query(backend: Backend, export: str | None = None) -> StatisticsInfo:
                                           "buckets": [{"below": 1024, "count": 1}]}}]}]}}
     """
     statistics = backend.statistics
+    if export is not None and export not in statistics.exports:
+        raise not_found("export", export, list(statistics.exports))
     return StatisticsInfo(
         statistics.by_operation,
         [_export(name, item) for name, item in statistics.exports.items() if export in {None, name}],

@@ -107,6 +107,8 @@ def query(
     """
     if not 1 <= limit <= MOST_TOKENS:
         raise MonitorError(f"'limit' must be from 1 to {MOST_TOKENS}: ask for more with 'after'")
+    if disk is not None and disk not in backend.disks:
+        raise not_found("disk", disk, list(backend.disks))
     backend.manager.tokens.expire()
     if token is not None:
         return [_info(backend, find(backend, token))]
