@@ -11,6 +11,7 @@ from typing import Any
 import rich_click as click
 
 from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
+from qemu_odx.cli.values import Seconds
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -47,8 +48,9 @@ def advance(duration: str, monitor: str, *, as_json: bool) -> None:
 
     DURATION is a number of seconds, or one with ms, s, min, h or d behind it: 250ms, 1.5, 10min.
     """
+    seconds = _parse(duration)
     with MonitorClient(monitor) as server:
-        told = server.execute("odx-clock-advance", {"seconds": _parse(duration)})
+        told = server.execute("odx-clock-advance", {"seconds": seconds})
     if as_json:
         print_json(told)
     else:
@@ -59,7 +61,7 @@ def _parse(text: str) -> float:
     found = _DURATION.fullmatch(text)
     if not found:
         raise click.UsageError(f"'{text}' is no duration; write seconds, or a number with ms, s, min, h or d")
-    return float(found[1]) * _SECONDS[found[2] or "s"]
+    return Seconds().convert(found[1], None, None) * _SECONDS[found[2] or "s"]
 
 
 def _text(told: dict[str, Any]) -> str:

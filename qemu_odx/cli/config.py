@@ -6,13 +6,13 @@ May import: the lab, and the server's option parsers: what `check` accepts, `ser
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from qemu_odx.cli.failing import fail
 from qemu_odx.lab.catalogue import check_name
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import disk_argument, export_argument
@@ -65,7 +65,7 @@ def check(*, file: Path, as_json: bool) -> None:
     try:
         lab = load_lab(file, check_option)
     except LabFileError as error:
-        _fail(error, as_json=as_json)
+        fail(error, USAGE, errors=[error.as_json()])
     if as_json:
         click.echo(json.dumps({"ok": True, "errors": []}))
     else:
@@ -81,7 +81,7 @@ def show(*, file: Path, as_json: bool) -> None:
     try:
         lab = load_lab(file, check_option)
     except LabFileError as error:
-        _fail(error, as_json=as_json)
+        fail(error, USAGE, errors=[error.as_json()])
     if as_json:
         lab = replace(lab, guests=tuple(replace(guest, memory=memory_of(guest)) for guest in lab.guests))
         click.echo(json.dumps(lab.as_json(), default=str))
@@ -98,10 +98,3 @@ def show(*, file: Path, as_json: bool) -> None:
         click.echo(
             f"guest {guest.name}: {guest.image}, {memory_of(guest) >> 20} MiB, {guest.cpus} cpus, {devices}"
         )
-
-
-def _fail(error: LabFileError, *, as_json: bool) -> NoReturn:
-    if as_json:
-        click.echo(json.dumps({"ok": False, "errors": [error.as_json()]}))
-    click.echo(f"qemu-odx config: {error}", err=True)
-    sys.exit(USAGE)

@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
+from qemu_odx.cli.failing import fail
+from qemu_odx.cli.values import NewFile, Seconds
 from qemu_odx.testing.conformance import kit, report
+from qemu_odx.testing.conformance.checks import all_checks
 from qemu_odx.testing.conformance.kit_main import ConformError, list_lines, run_on_nodes, selected
 from qemu_odx.testing.conformance.local import LocalDevice
 from qemu_odx.testing.conformance.replay import replay_file
@@ -42,21 +45,16 @@ _SELF = "our own target, in this process"
 @click.option("--only", multiple=True, metavar="NAME", help="A family or a check; may be repeated.")
 @click.option(
     "--patience",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=90,
     show_default=True,
     metavar="SECONDS",
     help="The longest single wait of the expiry checks.",
 )
 @click.option("--list", "listing", is_flag=True, help="List the checks and end.")
-@click.option(
-    "--write-kit",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the single-file kit, for a guest.",
-)
+@click.option("--write-kit", type=NewFile(), metavar="FILE", help="Write the single-file kit, for a guest.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
+@click.option("--junit", type=NewFile(), metavar="FILE", help="Write JUnit XML.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what was sent and answered for every check.")
 def conform(
     *,
@@ -80,20 +78,19 @@ def conform(
     try:
         _refuse_mixtures(vectors, target, second, junit, destroy_data=destroy_data)
         if listing:
-            print("\n".join(list_lines()))
+            _say_list(as_json=as_json)
         elif write_kit is not None:
             kit.write_kit(write_kit)
-            print(
-                f"{write_kit}: copy it to a guest and run: python3 {write_kit.name} /dev/sg1 --destroy-data"
-            )
+            how = f"{write_kit}: copy it to a guest and run: python3 {write_kit.name} /dev/sg1 --destroy-data"
+            print(json.dumps({"kit": str(write_kit)}) if as_json else how)
         elif vectors is not None:
             _say_vectors(replay_file(load(vectors)), as_json=as_json)
         else:
             paths = [target, *second] if target else []
             results = _run(paths, only, destroy=destroy_data, patience=patience, quiet=as_json)
             _say_checks(results, target or _SELF, junit, as_json=as_json, verbose=verbose)
-    except (ConformError, VectorFileError, OSError) as error:
-        _fail(error)
+    except (ConformError, VectorFileError) as error:
+        fail(error, _USAGE)
 
 
 def _refuse_mixtures(
@@ -126,6 +123,14 @@ def _run(
             told(result)
             results.append(result)
         return results
+
+
+def _say_list(*, as_json: bool) -> None:
+    if as_json:
+        listed = [{"id": each.id, "writes": each.destructive, "title": each.title} for each in all_checks()]
+        print(json.dumps({"checks": listed}))
+    else:
+        print("\n".join(list_lines()))
 
 
 def _say_vectors(verdicts: Sequence[VectorVerdict], *, as_json: bool) -> None:
@@ -177,8 +182,3 @@ def _show_table(results: Sequence[Result]) -> None:
 
 def _escaped(text: str) -> str:
     return text.replace("[", "\\[")
-
-
-def _fail(error: Exception) -> NoReturn:
-    click.echo(f"qemu-odx conform: {error}", err=True)
-    sys.exit(_USAGE)

@@ -6,7 +6,6 @@ May import: the lab. It owns what is shown, the lab what is done.
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from qemu_odx.cli.demo_report import reported
 from qemu_odx.cli.demo_wine import print_wine_result
-from qemu_odx.cli.lab_options import FOLDER, make_folder
+from qemu_odx.cli.lab_options import FOLDER, fail, make_folder
 from qemu_odx.cli.progress import shown
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
@@ -70,27 +69,11 @@ def demo(*, guest: str, as_json: bool, report_folder: Path | None) -> None:
         with signals_end_the_run(), shown(PHASE_TITLES) as observer:
             result = run(observer) if report_folder is None else reported(run, observer, report_folder)
     except LabError as error:
-        if as_json:
-            click.echo(json.dumps({"ok": False, "error": str(error), "logs": _text(error.logs)}))
-        _explain(error)
-        sys.exit(1)
+        fail(error)
     if as_json:
         click.echo(json.dumps(result.as_json()))
     else:
         _print(result)
-
-
-def _text(value: object | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _explain(error: LabError) -> None:
-    """Cause and cure, and what the logs say."""
-    if error.details:
-        click.echo(error.details, err=True)
-    click.echo(f"qemu-odx demo: {error}", err=True)
-    if error.logs is not None:
-        click.echo(f"The logs are in {error.logs}", err=True)
 
 
 def _print(result: DemoResult | WineResult) -> None:

@@ -73,7 +73,7 @@ def _examine(target: Target, *, as_json: bool) -> NoReturn:
         guest, monitor = target.find()
         view = examine(guest, target.question(), monitor)
     except LabError as error:
-        fail("doctor", error)
+        fail(error)
     say(view, as_json=as_json)
     sys.exit(0 if view.ok else 1)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
-from rich.console import Console
-from rich.table import Table
 
+from qemu_odx.cli.figures import show
 from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
 from qemu_odx.faults.actions import ACTIONS, BLK_STATUSES, ERRNOS, STATUSES
 from qemu_odx.faults.operations import DISK_OPERATIONS, GROUPS
@@ -47,7 +46,7 @@ def list_(monitor: str, *, as_json: bool) -> None:
     if as_json:
         print_json(rules)
     else:
-        _show(_COLUMNS, (_row(rule) for rule in rules))
+        show(_COLUMNS, (_row(rule) for rule in rules), nothing="there is no rule")
 
 
 @fault.command()
@@ -82,19 +81,19 @@ def catalogue(*, as_json: bool) -> None:
     if as_json:
         print_json(_catalogue())
         return
-    _show(
-        ("action", "keys of its own", "what happens"),
-        ((name, " ".join(_keys(name)), kind.summary) for name, kind in ACTIONS.items()),
-    )
-    _show(("op= group", "operations"), ((name, ", ".join(sorted(names))) for name, names in GROUPS.items()))
-    _show(("sense=", "sense code"), ((name, value.name) for name, value in SENSES.items()))
+    actions = ((name, " ".join(_keys(name)), kind.summary) for name, kind in ACTIONS.items())
+    groups = ((name, ", ".join(sorted(names))) for name, names in GROUPS.items())
+    senses = ((name, value.name) for name, value in SENSES.items())
     words: dict[str, Iterable[str]] = {
         "status= (scsi)": STATUSES,
         "status= (blk)": BLK_STATUSES,
         "errno=": ERRNOS,
         "key=": KEYS,
     }
-    _show(("key", "words"), ((key, ", ".join(values)) for key, values in words.items()))
+    show(("action", "keys of its own", "what happens"), actions, nothing="")
+    show(("op= group", "operations"), groups, nothing="")
+    show(("sense=", "sense code"), senses, nothing="")
+    show(("key", "words"), ((key, ", ".join(values)) for key, values in words.items()), nothing="")
     click.echo(f"op= also takes every command's own name, and at the disk: {', '.join(DISK_OPERATIONS)}")
 
 
@@ -131,10 +130,3 @@ def _change(monitor: str, command: str, arguments: Mapping[str, object], *, as_j
 def _row(rule: Mapping[str, Any]) -> tuple[str, ...]:
     counts = (str(rule[key]) for key in ("fired", "seen", "held"))
     return (rule["name"], rule["state"], *counts, rule.get("last-event", ""), rule["rule"])
-
-
-def _show(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    Console().print(table)

@@ -18,7 +18,8 @@ import rich_click as click
 
 from qemu_odx.cli.lab_options import LabChoice, fail, lab_options
 from qemu_odx.cli.progress import shown
-from qemu_odx.cli.run import CODES, TITLES
+from qemu_odx.cli.run import TITLES
+from qemu_odx.cli.values import Seconds
 from qemu_odx.lab.config.options import LabOptionError
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import signals_end_the_run
@@ -43,7 +44,7 @@ LOGS = ("serial", "qemu", "serve", "qmp")
 )
 @click.option(
     "--time-out",
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     default=DEFAULT_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -69,7 +70,7 @@ def exec_(*, guest: str, words: tuple[str, ...], time_out: float, as_json: bool)
         finally:
             shell.close()
     except LabError as error:
-        fail("exec", error, ExitCode.LAB_FAILED)
+        fail(error, ExitCode.LAB_FAILED)
     if as_json:
         click.echo(json.dumps({"exit": done.status, "stdout": done.stdout, "stderr": done.stderr}))
     else:
@@ -88,10 +89,8 @@ def cp(*, source: str, target: str, as_json: bool) -> None:
     """
     try:
         size = copy(Place.parse(source), Place.parse(target))
-    except (LabError, OSError) as error:
-        fail(
-            "cp", error if isinstance(error, LabError) else LabError(str(error), "check the path on the host")
-        )
+    except LabError as error:
+        fail(error)
     if as_json:
         click.echo(json.dumps({"ok": True, "bytes": size}))
 
@@ -112,7 +111,7 @@ def logs(*, guest: str | None, which: str, follow: bool) -> None:
     try:
         record, found = find_guest(guest)
     except LabError as error:
-        fail("logs", error)
+        fail(error)
     beside = Path(found.serial_log)
     common = Path(record.folder)
     file = {"serial": beside, "qemu": beside.with_name("qemu.log"), "serve": common / SERVE_LOG}.get(
@@ -121,11 +120,8 @@ def logs(*, guest: str | None, which: str, follow: bool) -> None:
     try:
         with signals_end_the_run():
             _show(file, follow=follow)
-    except OSError as error:
-        fail(
-            "logs",
-            LabError(f"cannot read {file} ({error.strerror})", "look whether the lab is up: qemu-odx ps"),
-        )
+    except FileNotFoundError:
+        fail(LabError(f"there is no {file}", "look whether the lab is up: qemu-odx ps"))
 
 
 def _show(file: Path, *, follow: bool) -> None:
@@ -151,7 +147,7 @@ def shell(*, choice: LabChoice, guest_of: str | None) -> None:
             raise LabOptionError(f"options do not change {guest_of}, which is up", "leave out one of both")
         code = _shell_in_lab(guest_of) if guest_of else _shell_in_fresh_guest(choice)
     except LabError as error:
-        fail("shell", error, CODES.get(type(error), ExitCode.LAB_FAILED))
+        fail(error, ExitCode.LAB_FAILED)
     sys.exit(code)
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from qemu_odx.cli.console import stdout_console
 from qemu_odx.cli.lab_options import fail
 from qemu_odx.cli.progress import shown
+from qemu_odx.cli.values import Seconds
 from qemu_odx.lab import catalogue
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.image import ensure_image
@@ -59,7 +60,7 @@ def list_(*, as_json: bool) -> None:
     try:
         entries = catalogue.entries()
     except LabError as error:
-        fail("image list", error)
+        fail(error)
     if as_json:
         click.echo(json.dumps({"images": [entry.as_json() for entry in entries]}))
         return
@@ -88,7 +89,7 @@ def _state(entry: Entry) -> str:
 @click.option("--test-signing", is_flag=True, help="windows: let it load test-signed drivers.")
 @click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=4.0,
     show_default=True,
     help="windows: limit of the installation.",
@@ -106,7 +107,7 @@ def build(*, name: str, as_json: bool, **wishes: Any) -> None:
         with signals_end_the_run(), shown(TITLES) as observer:
             folder = _build_windows(wishes, observer) if name == "windows" else _build(name, wishes, observer)
     except LabError as error:
-        fail("image build", error)
+        fail(error)
     if as_json:
         click.echo(json.dumps({"ok": True, "name": name, "folder": str(folder)}))
     else:
@@ -155,7 +156,7 @@ def verify(*, names: tuple[str, ...], as_json: bool) -> None:
         with signals_end_the_run(), shown(TITLES) as observer:
             wrong = {entry.name: _verify(entry, observer) for entry in wanted}
     except LabError as error:
-        fail("image verify", error)
+        fail(error)
     ok = not any(wrong.values())
     if as_json:
         click.echo(json.dumps({"ok": ok, "images": wrong}))
@@ -182,7 +183,7 @@ def remove(*, name: str, as_json: bool) -> None:
     try:
         removed = catalogue.remove(name)
     except LabError as error:
-        fail("image remove", error)
+        fail(error)
     if as_json:
         click.echo(json.dumps({"ok": True, "removed": [str(folder) for folder in removed]}))
     else:

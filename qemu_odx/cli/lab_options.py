@@ -6,7 +6,6 @@ May import: the lab, and through `cli/config.py` the server's option parsers. Ne
 from __future__ import annotations
 
 import functools
-import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import rich_click as click
 
+from qemu_odx.cli import failing
 from qemu_odx.cli.config import check_option
 from qemu_odx.lab.catalogue import check_name
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import ACCELERATORS, FIRMWARES, MACHINES, MEBIBYTE, SYSTEMS, Guest, Lab
 from qemu_odx.lab.config.options import DEFAULT_DISKS, WINE_DISKS, LabOptionError, disks_and_exports
-from qemu_odx.lab.errors import UsageError
-from qemu_odx.lab.session.outcome import ExitCode
+from qemu_odx.lab.session.outcome import ExitCode, code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -197,20 +196,18 @@ def lab_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def complain(command: str, error: LabError) -> None:
+def complain(error: LabError) -> None:
     """Cause and cure on stderr, what the logs say above them, where they are below."""
     if error.details:
         click.echo(error.details, err=True)
-    click.echo(f"qemu-odx {command}: {error}", err=True)
+    failing.complain(error)
     if error.logs is not None:
         click.echo(f"The logs are in {error.logs}", err=True)
 
 
-def fail(command: str, error: LabError, code: int = ExitCode.FAILED) -> NoReturn:
-    """Complain and end, with --json by an object too; wrong files and options are wrong usage."""
-    context = click.get_current_context(silent=True)
-    if context is not None and context.params.get("as_json"):
-        logs = str(error.logs) if error.logs else None
-        click.echo(json.dumps({"ok": False, "error": str(error), "logs": logs}))
-    complain(command, error)
-    sys.exit(ExitCode.USAGE if isinstance(error, UsageError) else code)
+def fail(error: LabError, code: int = ExitCode.FAILED) -> NoReturn:
+    """Complain and end, with --json by an object too; the kind of the error may know a better code."""
+    if failing.json_is_wanted():
+        failing.print_failure(error, logs=str(error.logs) if error.logs else None)
+    complain(error)
+    sys.exit(code_of(error, code))

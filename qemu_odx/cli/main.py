@@ -10,12 +10,18 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import rich_click as click
 
 import qemu_odx
+from qemu_odx.cli.failing import print_failure
+from qemu_odx.cli.streams import end_without, open_streams
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAME: Final = "qemu-odx"
 _COMMANDS: Final = {
     "serve": "qemu_odx.cli.serve",
     "demo": "qemu_odx.cli.demo",
@@ -52,7 +58,7 @@ _COMMANDS: Final = {
 
 
 class LazyGroup(click.RichGroup):
-    """A group that imports a subcommand when it is wanted."""
+    """A group that imports a subcommand when it is wanted, and ends well whatever is behind its standard streams."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """The names in the table."""
@@ -72,9 +78,27 @@ class LazyGroup(click.RichGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
+        except click.UsageError as error:
+            if ctx.obj:
+                print_failure(error.format_message())
+            raise
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any
+    ) -> Any:
+        """Run; what no command expects of folders and of standard output ends with a sentence too."""
+        words = sys.argv[1:] if args is None else list(args)
+        open_streams()
+        try:
+            try:
+                return super().main(words, prog_name or _NAME, *rest, obj="--json" in words, **extra)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            end_without(error, as_json="--json" in words)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(name=_NAME, cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(qemu_odx.__version__, prog_name="qemu-odx")
 def main() -> None:
     """Virtual disks for QEMU guests that speak ODX (copy by token), and a lab that proves it.

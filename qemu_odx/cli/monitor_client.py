@@ -18,11 +18,12 @@ import functools
 import json
 import logging
 import socket
-import sys
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import rich_click as click
 from qemu.qmp import ExecuteError, QMPClient, QMPError
+
+from qemu_odx.cli.failing import fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -70,10 +71,7 @@ def monitor_options(function: F) -> F:
         try:
             return function(*args, **options)
         except MonitorFailure as error:
-            if options["as_json"]:
-                print_json({"ok": False, "error": error.message, "class": error.error_class})
-            click.echo(f"qemu-odx: {error}", err=True)
-            sys.exit(error.exit_code)
+            fail(error, error.exit_code, **{"class": error.error_class})
 
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
     monitor = click.option(

@@ -9,11 +9,13 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import rich_click as click
+from rich.console import Console
 from rich.progress import Progress, TaskID
 
+from qemu_odx.cli.failing import fail
 from qemu_odx.replay.ours import OurDevice
 from qemu_odx.replay.port import ReplayError
 from qemu_odx.replay.run import Replay
@@ -75,9 +77,9 @@ def replay(
         with closing(device):
             verdict = _run(Replay(script, device, known), len(script.steps), stop=stop)
     except (TraceError, PayloadError, ReplayError, OSError) as error:
-        _fail(str(error), _IMPOSSIBLE)
+        fail(error, _IMPOSSIBLE)
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # a trace may come from anywhere
-        _fail(
+        fail(
             f"{file}: a record lacks something that a replay needs, or contradicts itself: {error!r}",
             _IMPOSSIBLE,
         )
@@ -87,7 +89,8 @@ def replay(
 
 def _run(run: Replay, steps: int, *, stop: bool) -> Verdict:
     """With a bar on a terminal."""
-    with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
+    errors = Console(stderr=True)
+    with Progress(transient=True, console=errors, disable=not errors.is_terminal) as progress:
         task: TaskID = progress.add_task("replay", total=steps)
         return run.run(stop=stop, progress=lambda done: progress.update(task, completed=done))
 
@@ -98,15 +101,15 @@ def _device(
     if not targets or targets == ("ours",):
         return OurDevice(script, {name: Path(image) for name, image in images.items()})
     if images:
-        _fail("--image is for our own target: an SCSI disk keeps what is on it", _USAGE)
+        fail("--image is for our own target: an SCSI disk keeps what is on it", _USAGE)
     if not destroy_data:
-        _fail("--target is written to: give --destroy-data if nothing on it is needed any more", _USAGE)
+        fail("--target is written to: give --destroy-data if nothing on it is needed any more", _USAGE)
     if len(targets) == 1 and "=" not in targets[0]:
         targets = (f"{next(iter(script.disks))}={targets[0]}",)
     nodes = _pairs("--target", targets, script)
     for node in nodes.values():
         if not node.startswith(_NODE):
-            _fail(f"--target {node}: write sg:/dev/sgN, or leave it out for our own target", _USAGE)
+            fail(f"--target {node}: write sg:/dev/sgN, or leave it out for our own target", _USAGE)
     return SgReplay(script, {name: node.removeprefix(_NODE) for name, node in nodes.items()})
 
 
@@ -115,7 +118,7 @@ def _pairs(option: str, given: tuple[str, ...], script: Script) -> dict[str, str
     for item in given:
         name, equals, value = item.partition("=")
         if not equals or name not in script.disks:
-            _fail(
+            fail(
                 f"{option} {item}: write DISK=..., with a disk of the trace: {', '.join(script.disks)}",
                 _USAGE,
             )
@@ -141,8 +144,3 @@ def _summary(verdict: Verdict) -> str:
     if verdict.differences:
         return f"DIFFERENT: {counts}, {len(verdict.differences)} ended otherwise"
     return f"SAME: {counts}" if verdict.compared else f"NOTHING COMPARED: {counts}"
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"qemu-odx replay: {message}", err=True)
-    sys.exit(code)

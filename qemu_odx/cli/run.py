@@ -15,10 +15,11 @@ import rich_click as click
 from qemu_odx.cli.lab_options import FOLDER, LabChoice, complain, fail, lab_options, make_folder
 from qemu_odx.cli.progress import Shown, shown
 from qemu_odx.cli.run_report import run_with_report
+from qemu_odx.cli.values import Seconds
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import signals_end_the_run
 from qemu_odx.lab.session.machines import system_of
-from qemu_odx.lab.session.run import CODES, DEFAULT_SECONDS, Orders, RunResult, run_script
+from qemu_odx.lab.session.run import DEFAULT_SECONDS, Orders, RunResult, run_script
 from qemu_odx.lab.session.script import find_script, scripts
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qemu_odx.lab.config.model import Guest, Lab
-
-__all__ = ["CODES", "TITLES", "run"]
 
 TITLES = {
     "image": "Guest image",
@@ -62,7 +61,7 @@ class _WithExamples(click.RichCommand):
 @click.option("--on", metavar="GUEST", help="Which guest of --lab runs it (default: the first).")
 @click.option(
     "--time-out",
-    type=click.FloatRange(min=1),
+    type=Seconds(min=1),
     default=DEFAULT_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -120,7 +119,7 @@ def run(
             _list(system, listing=listing, as_json=as_json)
         what = find_script(script or "", arguments, system)
     except LabError as error:
-        fail("run", error, 2)
+        fail(error, 2)
     with signals_end_the_run(), shown(TITLES) as observer:
         relay = _relay(observer, quiet=as_json)
         orders = Orders(lab, what, guest.name, time_out, keep, logs, relay)
@@ -135,7 +134,7 @@ def _run(orders: Orders, observer: Shown, report_folder: Path | None) -> RunResu
     try:
         return run_with_report(orders, observer, report_folder)
     except LabError as error:
-        fail("run", error, 1)
+        fail(error)
 
 
 def _the_guest(lab: Lab, name: str | None) -> Guest:
@@ -172,6 +171,6 @@ def _say(result: RunResult, *, as_json: bool) -> None:
         click.echo(result.stdout, nl=False)
     if result.error:
         error = LabError(result.error, result.cure, details=result.details)
-        complain("run", error)
+        complain(error)
     if result.artefacts is not None:
         click.echo(f"Logs and results are in {result.artefacts}", err=True)

@@ -9,10 +9,10 @@ import json
 import logging
 import os
 import sys
-from typing import NoReturn
 
 import rich_click as click
 
+from qemu_odx.cli.failing import fail
 from qemu_odx.server.app import Server, ServerError
 from qemu_odx.server.config import ServeConfig, parse_config
 from qemu_odx.server.options import ConfigError
@@ -158,9 +158,9 @@ def serve(
         )
         _run(config, as_json=as_json)
     except ConfigError as error:
-        _fail(error, _USAGE)
+        fail(error, _USAGE)
     except ServerError as error:
-        _fail(error, _FAILED)
+        fail(error, _FAILED)
 
 
 def _run(config: ServeConfig, *, as_json: bool) -> None:
@@ -177,8 +177,3 @@ def _ready_line(sockets: list[str], monitor: str | None, metrics: str | None, *,
     there += [f"the monitor is at {monitor}"] if monitor else []
     there += [f"metrics are at {metrics}"] if metrics else []
     return f"ready: {', '.join(there)}"
-
-
-def _fail(error: Exception, code: int) -> NoReturn:
-    click.echo(f"qemu-odx serve: {error}", err=True)
-    sys.exit(code)

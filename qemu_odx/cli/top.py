@@ -5,6 +5,7 @@ Imports `cli/monitor_client.py`. `cli/top_view.py` draws what is sampled here.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from rich.live import Live
 
 from qemu_odx.cli.console import stdout_console
 from qemu_odx.cli.figures import mean, merged, percentile, since
-from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
+from qemu_odx.cli.monitor_client import MonitorClient, monitor_options
 from qemu_odx.cli.top_view import screen
+from qemu_odx.cli.values import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +43,7 @@ class Sample:
 @click.command()
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=1.0,
     help="Seconds between two looks; 1 by default.",
 )
@@ -50,7 +52,8 @@ class Sample:
 def top(monitor: str, *, interval: float, count: int | None, as_json: bool) -> None:
     """Watch a running server: exports and their latencies, copies and their progress, tokens, disks.
 
-    Ends with Ctrl-C. When not on a terminal, or with --json, it looks once, for one interval.
+    Ends with Ctrl-C. When not on a terminal, or with --json, it looks once, for one interval. --json prints a line
+    for each look.
 
     Exit codes: 0 done, 2 wrong usage, 3 no server listens.
     """
@@ -61,7 +64,7 @@ def top(monitor: str, *, interval: float, count: int | None, as_json: bool) -> N
         try:
             if as_json:
                 for frame in frames:
-                    print_json(frame)
+                    click.echo(json.dumps(frame))
             elif alive:
                 _live(frames)
             else:

@@ -18,7 +18,9 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
+from qemu_odx.cli.failing import fail
 from qemu_odx.cli.monitor_client import MonitorClient, monitor_options, print_json
+from qemu_odx.cli.values import NewFile
 from qemu_odx.trace import text
 from qemu_odx.trace.merge import from_windows, merge
 from qemu_odx.trace.reading import Trace, TraceError, open_trace
@@ -34,9 +36,13 @@ if TYPE_CHECKING:
     from qemu_odx.trace.schema import Record
 
 _FAILED = 1
+_CUT = "{}: the last line is not whole and was left out"
 _WIDTH = 120
 """Columns of a table that no terminal shows."""
 _FILE = click.Path(path_type=Path)
+_OUTPUT = click.option(
+    "-o", "--output", type=NewFile(), metavar="FILE", help="Write there instead of standard output."
+)
 
 
 @click.group()
@@ -112,11 +118,11 @@ def show(file: Path, *, as_json: bool, **given: Any) -> None:
 @trace.command("filter")
 @click.argument("file", type=_FILE)
 @_selecting
-@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Write there instead of standard output.")
+@_OUTPUT
 def filter_(file: Path, *, output: Path | None, **given: Any) -> None:
     """Write the records that are wanted as a trace of their own."""
     with _telling(file) as opened:
-        _write(map(_json_line, _selection(given).of(opened)), output)
+        _write(map(_json_line, _selection(given).of(opened)), file, output)
 
 
 @trace.command()
@@ -127,10 +133,12 @@ def stats(file: Path, *, as_json: bool, **given: Any) -> None:
     """Count requests and errors, tell how long they took and how tokens lived."""
     with _telling(file) as opened:
         found = statistics(_selection(given).of(opened))
-        if as_json:
-            _print([json.dumps(found)])
-        else:
+        if not as_json:
             _show_stats(found)
+        elif opened.cut:
+            fail(_CUT.format(file), _FAILED, **found)
+        else:
+            _print([json.dumps(found)])
 
 
 @trace.command("timeline")
@@ -154,12 +162,12 @@ def timeline_(file: Path, **given: Any) -> None:
     metavar="SECONDS",
     help="How far the guest's clock is ahead of ours.",
 )
-@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Write there instead of standard output.")
+@_OUTPUT
 def merge_(file: Path, *, windows_files: tuple[Path, ...], clock_offset: float, output: Path | None) -> None:
     """Put the IOCTLs that a Windows guest made into a server's trace, by the time of day."""
     with _telling(file) as opened:
         others = [from_windows(path, offset=clock_offset) for path in windows_files]
-        _write(map(_json_line, merge(opened, others)), output)
+        _write(map(_json_line, merge(opened, others)), file, output)
 
 
 @trace.command()
@@ -200,21 +208,13 @@ def _telling(file: Path) -> Iterator[Trace]:
     try:
         opened = open_trace(file)
         yield opened
-    except BrokenPipeError:  # `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (TraceError, OSError) as error:
-        click.echo(f"qemu-odx trace: {error}", err=True)
-        sys.exit(_FAILED)
+    except TraceError as error:
+        fail(error, _FAILED)
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # a trace may come from anywhere
-        click.echo(
-            f"qemu-odx trace: {file}: a record that lacks something or contradicts itself: {error!r}",
-            err=True,
-        )
-        sys.exit(_FAILED)
+        fail(f"{file}: a record that lacks something or contradicts itself: {error!r}", _FAILED)
     else:
         if opened.cut:
-            click.echo(f"qemu-odx trace: {file}: the last line is not whole and was left out", err=True)
-            sys.exit(_FAILED)
+            fail(_CUT.format(file), _FAILED)
 
 
 def _json_line(record: Record) -> str:
@@ -227,12 +227,14 @@ def _print(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def _write(lines: Iterable[str], output: Path | None) -> None:
+def _write(lines: Iterable[str], file: Path, output: Path | None) -> None:
     if output is None:
         _print(lines)
         return
-    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.writelines(line + "\n" for line in lines)
+    if output.exists() and output.samefile(file):
+        raise TraceError(f"{output}: is the trace itself, which would be lost; write to another file")
+    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as written:
+        written.writelines(line + "\n" for line in lines)
 
 
 def _show_stats(found: dict[str, Any]) -> None:

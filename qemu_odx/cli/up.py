@@ -16,7 +16,7 @@ from rich.text import Text
 from qemu_odx.cli.console import stdout_console
 from qemu_odx.cli.lab_options import LabChoice, complain, fail, lab_options
 from qemu_odx.cli.progress import shown
-from qemu_odx.cli.run import CODES, TITLES
+from qemu_odx.cli.run import TITLES
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.interrupts import let_nothing_interrupt, signals_end_the_run
 from qemu_odx.lab.session.record import records, the_record
@@ -45,7 +45,7 @@ def up(*, choice: LabChoice, name: str | None, as_json: bool) -> None:
         with signals_end_the_run():
             record = bring_up(name, lab, lambda: shown(TITLES), let_nothing_interrupt)
     except LabError as error:
-        fail("up", error, CODES.get(type(error), 1))
+        fail(error)
     if as_json:
         click.echo(json.dumps(_as_json(record)))
         return
@@ -68,19 +68,20 @@ def down(*, names: tuple[str, ...], everything: bool, now: bool, as_json: bool) 
     try:
         doomed = _chosen(names, everything=everything)
     except LabError as error:
-        fail("down", error)
-    failed = False
+        fail(error)
+    errors = []
     for record in doomed:
         try:
             take_down(record, now=now)
         except LabError as error:
-            complain("down", error)
-            failed = True
+            complain(error)
+            errors.append(str(error))
         if not as_json:
             click.echo(f"{record.name} is down")
     if as_json:
-        click.echo(json.dumps({"ok": not failed, "down": [record.name for record in doomed]}))
-    sys.exit(1 if failed else 0)
+        told = {"error": ", and ".join(errors)} if errors else {}
+        click.echo(json.dumps({"ok": not errors, "down": [record.name for record in doomed], **told}))
+    sys.exit(1 if errors else 0)
 
 
 def _chosen(names: tuple[str, ...], *, everything: bool) -> list[LabRecord]:

@@ -9,10 +9,11 @@ import json
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from qemu_odx.cli.failing import fail
 from qemu_odx.server.config import DiskConfig, parse_disk
 from qemu_odx.server.options import ConfigError, split_options
 from qemu_odx.windows.check.replay import as_object as verdicts_object
@@ -53,7 +54,7 @@ def check(vectors: Path, *, as_json: bool) -> None:
     try:
         verdicts = [replay(vector) for vector in load(vectors)]
     except VectorFileError as error:
-        _fail("check", error)
+        fail(error, _USAGE)
     told = verdicts_object(verdicts)
     if as_json:
         print(json.dumps(told))
@@ -84,7 +85,7 @@ def explain_command(disk: str | None, target: str | None, *, as_json: bool) -> N
         with _opened(disk, target) as carry:
             told = explain(carry)
     except (ConfigError, DiskError, SgError) as error:
-        _fail("explain", error)
+        fail(error, _USAGE)
     device = disk or target or ""
     print(json.dumps(as_object(told, device)) if as_json else "\n".join(as_lines(told, device)))
     if not told.on:
@@ -117,8 +118,3 @@ def _config(disk: str) -> DiskConfig:
     if not Path(config.path).exists():
         raise ConfigError(f"{config.path} does not exist: correct the path")
     return config
-
-
-def _fail(command: str, error: Exception) -> NoReturn:
-    click.echo(f"qemu-odx windows {command}: {error}", err=True)
-    sys.exit(_USAGE)

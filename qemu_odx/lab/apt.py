@@ -10,7 +10,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def source_lines(host: Host, kinds: Sequence[str] = ("deb",)) -> str:
     ]
     lines = {_source_line(target, host, kind) for target in _output(command) for kind in kinds} - {""}
     if not lines:
-        raise LabError(
+        raise MissingError(
             f"apt knows no source of {host.distribution} {host.codename} packages",
             "add one to /etc/apt/sources.list and run apt-get update",
         )

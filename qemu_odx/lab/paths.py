@@ -11,7 +11,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path, user_state_path
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import MissingError
 
 APPLICATION = "qemu-odx"
 
@@ -29,7 +29,7 @@ def data_folder(name: str) -> Path:
     for parent in (Path(__file__).parents[2], *(Path(data) / "share" / APPLICATION for data in installed)):
         if (parent / name).is_dir():
             return parent / name
-    raise LabError(f"this installation has no folder {name}", "install the package again")
+    raise MissingError(f"this installation has no folder {name}", "install the package again")
 
 
 def images_folder() -> Path:

@@ -11,7 +11,7 @@ import subprocess
 import weakref
 from typing import IO, TYPE_CHECKING
 
-from qemu_odx.lab.errors import LabError, tail
+from qemu_odx.lab.errors import MissingError, tail
 from qemu_odx.lab.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class ManagedProcess:
                     process_group=0,
                 )
             except OSError as error:
-                raise LabError(f"cannot start {name} ({error})", "run ./odx setup") from error
+                raise MissingError(f"cannot start {name} ({error})", "run ./odx setup") from error
             self._finalizer = weakref.finalize(self, _end, self._process, self._patience)
 
     @property

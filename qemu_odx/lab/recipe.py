@@ -12,7 +12,7 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 from qemu_odx.lab.paths import data_folder
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def this_host() -> Host:
     release = platform.freedesktop_os_release()
     distribution, codename = release["ID"], release.get("VERSION_CODENAME", "")
     if distribution not in {"debian", "ubuntu"} or not codename:
-        raise LabError(
+        raise MissingError(
             f"the guest image is made of Debian or Ubuntu packages, and this is {release.get('PRETTY_NAME')}",
             "run on Debian 12 or 13 or Ubuntu 24.04",
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qemu_odx.lab.disk_image import DiskImage
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import MissingError
 from qemu_odx.lab.paths import saved_guests_folder
 from qemu_odx.lab.qemu import PROGRAM, qemu_command
 
@@ -65,7 +65,7 @@ def require_qemu() -> Path:
     """Where QEMU is. Raises LabError if it is nowhere."""
     program = shutil.which(PROGRAM)
     if program is None:
-        raise LabError(f"QEMU is not installed ({PROGRAM} is not on PATH)", "run ./odx setup")
+        raise MissingError(f"QEMU is not installed ({PROGRAM} is not on PATH)", "run ./odx setup")
     return Path(program)
 
 

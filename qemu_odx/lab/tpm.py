@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 from qemu_odx.lab.process import ManagedProcess
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Tpm:
             LabError: swtpm is missing or does not start.
         """
         if shutil.which(PROGRAM) is None:
-            raise LabError(
+            raise MissingError(
                 "this guest needs an emulated TPM, and swtpm is not installed", "install package swtpm"
             )
         state.mkdir(exist_ok=True)

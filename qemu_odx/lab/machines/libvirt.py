@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 from qemu_odx.lab.machine import SHUT_DOWN_SECONDS, UNPLUG_SECONDS
 from qemu_odx.lab.machines.domain import DISK_LETTERS, DomainNames, blk_disk, domain_xml
 from qemu_odx.lab.machines.hosted import HostedMachine
@@ -122,7 +122,8 @@ class LibvirtMachine(HostedMachine):
             )
 
     def _connect(self) -> Any:
-        with in_lab_words(f"open {self._uri}", "start libvirtd, or see whether you may use its socket"):
+        cure = "start libvirtd, or see whether you may use its socket"
+        with in_lab_words(f"open {self._uri}", cure, MissingError):
             return libvirt_module().open(self._uri)
 
     def _names(self) -> DomainNames:

@@ -37,14 +37,16 @@ def _silent(_context: object, _error: object) -> None:
 
 @contextmanager
 def in_lab_words(
-    doing: str, cure: str = "see the log of the domain in libvirt's log folder"
+    doing: str,
+    cure: str = "see the log of the domain in libvirt's log folder",
+    kind: type[LabError] = LabError,
 ) -> Iterator[None]:
-    """Turn an error of libvirt inside into a LabError."""
+    """Turn an error of libvirt inside into a LabError, or one of that kind."""
     libvirt = libvirt_module()
     try:
         yield
     except libvirt.libvirtError as error:
-        raise LabError(f"libvirt cannot {doing}: {error}", cure) from error
+        raise kind(f"libvirt cannot {doing}: {error}", cure) from error
 
 
 class Call:

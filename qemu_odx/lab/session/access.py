@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.lab.adapters.linux import LinuxAdapter
 from qemu_odx.lab.adapters.windows import WindowsAdapter
 from qemu_odx.lab.adapters.wine import WineAdapter
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, UsageError
 from qemu_odx.lab.session.record import the_record
 from qemu_odx.lab.ssh import GuestShell, Login
 
@@ -104,7 +104,9 @@ def copy(source: Place, target: Place) -> int:
         LabError: both or none of the sides is in a guest, or it cannot be copied.
     """
     if (source.address is None) == (target.address is None):
-        raise LabError("one side must be in a guest, the other on the host", "write LAB:PATH for the guest's")
+        raise UsageError(
+            "one side must be in a guest, the other on the host", "write LAB:PATH for the guest's"
+        )
     there = source if source.address is not None else target
     here = Path(target.path if there is source else source.path)
     shell = log_in(find_guest(there.address)[1])
@@ -114,7 +116,7 @@ def copy(source: Place, target: Place) -> int:
             shell.download(source.path, file)
             return file.stat().st_size
         if not here.is_file():
-            raise LabError(f"there is no file {here}", "name a file on the host")
+            raise UsageError(f"there is no file {here}", "name a file on the host")
         path = f"{target.path}{here.name}" if target.path.endswith("/") else target.path
         shell.put(here, path)
         return here.stat().st_size

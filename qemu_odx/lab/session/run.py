@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from qemu_odx.lab.errors import EndedError, LabError, LateError, MissingError, UsageError
+from qemu_odx.lab.errors import EndedError, LabError, LateError
 from qemu_odx.lab.phases import Phases, Silent
 from qemu_odx.lab.run_folder import RunFolder
-from qemu_odx.lab.session.outcome import ExitCode
+from qemu_odx.lab.session.outcome import ExitCode, code_of
 from qemu_odx.lab.session.running import guest_folder, running
 from qemu_odx.lab.session.script import OWN, USERS, script_folder
 from qemu_odx.lab.windows_programs import ensure_programs
@@ -37,12 +37,6 @@ CRASH_SECONDS = 20.0  # a machine that panics is gone that soon behind its ssh c
 SUMMARY, STDOUT, STDERR = "summary.json", "stdout.txt", "stderr.txt"
 CRASH = re.compile("Kernel panic|BUG:|Oops")
 QUOTED = 12
-CODES = {
-    UsageError: ExitCode.USAGE,
-    MissingError: ExitCode.ENVIRONMENT,
-    EndedError: ExitCode.CRASHED,
-    LateError: ExitCode.TIMED_OUT,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +146,7 @@ def _blame(error: LabError, result: RunResult) -> None:
     result.error, result.cure, result.details = error.cause, error.cure, error.details
     if not result.finished or result.code == 0:
         result.finished = False
-        result.code = CODES.get(type(error), ExitCode.LAB_FAILED)
+        result.code = code_of(error, ExitCode.LAB_FAILED)
 
 
 def _run(orders: Orders, folder: Path, phases: Phases, result: RunResult) -> None:

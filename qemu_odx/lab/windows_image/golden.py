@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qemu_odx.lab.adapters.windows import MARKER, USER, WindowsAdapter
 from qemu_odx.lab.disk_image import DiskImage, Firmware, find_firmware
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, MissingError
 from qemu_odx.lab.manifest import FACTS, read_facts
 from qemu_odx.lab.paths import images_folder
 from qemu_odx.lab.ssh import Login
@@ -74,7 +74,7 @@ def find_golden(name: str = WINDOWS) -> GoldenImage:
     """The finished image called `name`. Raises LabError if it has not been built."""
     folder = golden_folder(name)
     if not (folder / FACTS).exists():
-        raise LabError(
+        raise MissingError(
             f"there is no Windows image called {name}",
             "build it: qemu-odx image build windows --iso WIN.iso --virtio-iso VIRTIO.iso",
         )

@@ -80,7 +80,7 @@ def test_a_malformed_file_is_named(tmp_path: Path, content: Any, words: str) -> 
     path = _file(tmp_path, content)
     done = _conform("--vectors", path, "--json")
     assert done.exit_code == 2
-    assert done.stdout == ""
+    assert json.loads(done.stdout)["error"] in done.stderr
     assert path in done.stderr
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
@@ -148,3 +148,12 @@ def test_the_kit_is_written(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert path.stat().st_size > 50_000
     assert "python3 odx-conform.pyz /dev/sg1" in done.stdout
+    assert json.loads(_conform("--write-kit", str(path), "--json").stdout) == {"kit": str(path)}
+
+
+def test_the_checks_are_listed() -> None:
+    """For people and programs."""
+    told = json.loads(_conform("--list", "--json").stdout)["checks"]
+    assert [each["id"] for each in told] == [check.id for check in all_checks()]
+    assert all(set(each) == {"id", "writes", "title"} for each in told)
+    assert len(_conform("--list").stdout.splitlines()) == len(told)

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from qemu_odx.cli import config as command
 from qemu_odx.cli.config import check_option
+from qemu_odx.cli.main import main
 from qemu_odx.lab.config.load import load_lab
 from qemu_odx.lab.config.model import BLK, SCSI, Guest, disk_argument, export_argument
 from qemu_odx.lab.config.options import DEFAULT_DISKS, LabOptionError, disks_and_exports, split
@@ -314,11 +315,13 @@ def test_check_command(tmp_path: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
     assert "2 disks, 3 exports, 2 guests" in done.stdout
     written(tmp_path, '[disk.d0]\nsize = "1X"\n')
-    done = CliRunner().invoke(command.config, ["check", file, "--json"])
+    done = CliRunner().invoke(main, ["config", "check", file, "--json"])
     assert done.exit_code == 2
-    (error,) = json.loads(done.stdout)["errors"]
+    told = json.loads(done.stdout)
+    (error,) = told["errors"]
+    assert told["error"] in done.stderr
     assert (error["file"], error["line"], error["key"]) == (file, 2, "disk.d0.size")
-    assert done.stderr.startswith(f"qemu-odx config: {file}:2: disk.d0.size: '1X' is no size; ")
+    assert done.stderr.startswith(f"qemu-odx config check: {file}:2: disk.d0.size: '1X' is no size; ")
 
 
 def test_show_command(tmp_path: Path) -> None:

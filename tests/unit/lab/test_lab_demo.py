@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from qemu_odx.cli import demo as command
+from qemu_odx.cli.main import main
 from qemu_odx.lab.demo import Cost, DemoResult, logs_kept
 from qemu_odx.lab.errors import LabError
 from qemu_odx.lab.guest import Guest
@@ -84,7 +85,7 @@ def fail(_: object) -> DemoResult:
 def test_failure_names_cause_cure_and_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One sentence, the last lines, the place of the logs, exit status 1."""
     monkeypatch.setattr(command, "run_demo", fail)
-    result = CliRunner().invoke(command.demo, [])
+    result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "last line\nqemu-odx demo: QEMU is not installed; run ./odx setup\n" in result.stderr

@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import click
@@ -22,7 +24,10 @@ from qemu_odx.cli.run import run as run_command
 from qemu_odx.lab.config.options import LabOptionError
 from qemu_odx.lab.disk_image import find_firmware
 from qemu_odx.lab.errors import EndedError, LabError, LateError, MissingError, UsageError
+from qemu_odx.lab.image import Image
+from qemu_odx.lab.machines.libvirt import LibvirtMachine
 from qemu_odx.lab.paths import labs_folder
+from qemu_odx.lab.qemu import GuestSpec
 from qemu_odx.lab.session import access, run, up
 from qemu_odx.lab.session.access import Place, find_guest, ssh_command
 from qemu_odx.lab.session.machines import own_image
@@ -387,6 +392,32 @@ def test_image_that_is_none_is_wrong_usage() -> None:
     done = CliRunner().invoke(run_command, ["--guest", "linucks", "odx_copy.py"])
     assert done.exit_code == ExitCode.USAGE
     assert "there is no image called linucks; choose from: linux, " in done.stderr
+
+
+def test_image_that_is_still_to_be_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine lacks it; the cure is to build it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    done = CliRunner().invoke(main, ["run", "--json", "--guest", "windows", "odx-status.ps1"])
+    told = json.loads(done.stdout)
+    assert done.exit_code == told["exit"] == ExitCode.ENVIRONMENT
+    assert "qemu-odx image build windows" in told["cure"]
+
+
+def test_libvirt_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The machine lacks its daemon; the cure is to start it."""
+
+    class Unreachable(Exception):  # noqa: N818 - libvirt's name for it ends otherwise too
+        """What libvirt raises."""
+
+    def opened(_: str) -> None:
+        raise Unreachable("no such socket")
+
+    libvirt = SimpleNamespace(libvirtError=Unreachable, open=opened, registerErrorHandler=lambda *_: None)
+    monkeypatch.setitem(sys.modules, "libvirt", libvirt)
+    machine = LibvirtMachine(GuestSpec(Image("test", tmp_path), "tcg"), tmp_path)
+    with pytest.raises(MissingError, match="start libvirtd"):
+        machine.start()
 
 
 @pytest.mark.parametrize("login", ["root", "root@", "@22", "root@x", "root@70000"])

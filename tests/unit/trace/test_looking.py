@@ -313,3 +313,23 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None, message: str
 def test_wrong_blocks_are_wrong_usage(file: Path) -> None:
     """Exit code 2."""
     assert "is neither LBA nor" in run("show", file, "--lba", "x", code=2).output
+
+
+def test_a_cut_trace_as_json(tmp_path: Path) -> None:
+    """The object of the failure is the last line, or tells what was counted too: stdout stays whole."""
+    path = tmp_path / "t"
+    path.write_bytes(b'{"event":"trace","version":1}\n{"event":"end"')
+    head, failure = map(json.loads, run("show", path, "--json", code=1).stdout.splitlines())
+    counted = json.loads(run("stats", path, "--json", code=1).stdout)
+    assert head["event"] == "trace"
+    assert failure["ok"] is counted["ok"] is False
+    assert "the last line is not whole" in failure["error"]
+    assert counted["operations"] == []
+
+
+@pytest.mark.parametrize("command", ["filter", "merge"])
+def test_a_trace_is_not_written_onto_itself(file: Path, command: str) -> None:
+    """It would be empty before it was read."""
+    before = file.read_bytes()
+    assert "write to another file" in run(command, file, "--output", file, code=1).stderr
+    assert file.read_bytes() == before
