@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from qemu_odx.cli import failing
 from qemu_odx.cli.lab_options import LabChoice, fail, lab_options
 from qemu_odx.cli.progress import shown
 from qemu_odx.cli.run import TITLES
@@ -89,6 +90,8 @@ def cp(*, source: str, target: str, as_json: bool) -> None:
     """
     try:
         size = copy(Place.parse(source), Place.parse(target))
+    except OSError as error:
+        failing.fail(error, ExitCode.FAILED)
     except LabError as error:
         fail(error)
     if as_json:

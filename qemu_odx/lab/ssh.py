@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import paramiko
 from paramiko.pkey import UnknownKeyType
 
-from qemu_odx.lab.errors import LabError, UsageError
+from qemu_odx.lab.errors import LabError, LateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,13 +119,23 @@ class GuestShell:
             on_stderr: called, on another thread, with every line of standard error as it comes.
 
         Raises:
-            LabError: the connection broke or the guest was silent for too long.
+            LateError: the guest was silent for too long.
+            LabError: the connection broke.
         """
+
+        def relay(line: str) -> None:
+            with suppress(OSError):  # nobody reads what we say any more; the command goes on
+                on_stderr(line)
+
         try:
             with self._transport.open_session(timeout=seconds) as channel:
                 channel.settimeout(seconds)
                 channel.exec_command(command)
-                return _collect(channel, on_stderr)
+                return _collect(channel, relay)
+        except TimeoutError as error:
+            raise LateError(
+                f"the guest was silent for {seconds:g} s during `{command}`", "give it longer"
+            ) from error
         except BROKEN as error:
             raise LabError(
                 f"the guest stopped answering during `{command}` ({error!r})", "see the guest's serial log"

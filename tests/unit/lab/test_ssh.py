@@ -15,7 +15,7 @@ from scripted_windows import ssh_server, write_key
 
 from qemu_odx.lab import ssh
 from qemu_odx.lab.config.model import Guest
-from qemu_odx.lab.errors import LabError
+from qemu_odx.lab.errors import LabError, LateError
 from qemu_odx.lab.session.machines import prepare
 from qemu_odx.lab.ssh import GuestShell, Login
 
@@ -154,10 +154,24 @@ def test_silence_ends_a_command(home: Path) -> None:
 
     with ssh_server(write_key(home / "key"), answer) as port:
         shell = GuestShell(port, Login("Administrator", home / "key"))
-        with pytest.raises(LabError, match=r"stopped answering during `sleep`"):
+        with pytest.raises(LateError, match=r"silent for 0.3 s during `sleep`; give it longer"):
             shell.run("sleep", seconds=0.3)
         over.set()
         shell.close()
+
+
+def test_nobody_reads_standard_error(home: Path) -> None:
+    """`2>&1 | head`: the command goes on to its end."""
+
+    def broken(_: str) -> None:
+        raise BrokenPipeError
+
+    with ssh_server(write_key(home / "key"), lambda _: (0, "all of it")) as port:
+        shell = GuestShell(port, Login("Administrator", home / "key"))
+        done = shell.run("talk", seconds=60, on_stderr=broken)
+        shell.close()
+    assert (done.status, done.stdout) == (0, "all of it")
+    assert "played" in done.stderr
 
 
 def test_paramiko_prints_nothing_by_itself() -> None:
