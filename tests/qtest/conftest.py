@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from qemu_odx.lab.qemu_release import ensure_newer_qemu, newer_release
-from qemu_odx.testing.qtest import QtestMachine
+from qemu_odx.testing.qtest import QtestMachine, poll
 from qemu_odx.testing.serve import ServeProcess
 
 if TYPE_CHECKING:
@@ -50,6 +50,31 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., ServeProcess]]:
     yield start
     for process in running:
         process.close()
+
+
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    """A server for all tests that leave it as it was."""
+    with ServeProcess(["--disk", DISK, *EXPORTS], cwd=tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
+@pytest.fixture
+def shared(survivor: ServeProcess, tmp_path: Path) -> ServeProcess:
+    """It, without front ends, with an empty disk, and as if it had said nothing yet; its sockets are here."""
+    poll(lambda: not connected(survivor), "the end of the front ends before")
+    os.truncate(survivor.cwd / "a.img", 0)
+    os.truncate(survivor.cwd / "a.img", 64 * MIB)
+    survivor.forget_errors()
+    for name in ("b.sock", "s.sock"):
+        (tmp_path / name).symlink_to(survivor.cwd / name)
+    return survivor
+
+
+def connected(server: ServeProcess) -> int:
+    """How many front ends are there, by its log."""
+    said = server.errors()
+    return said.count("a front end connected") - said.count("the front end left")
 
 
 @pytest.fixture

@@ -40,9 +40,9 @@ def read(queue: DriverQueue, sector: int, length: int) -> bytes:
 
 
 @pytest.fixture
-def server(serve: Callable[[], ServeProcess]) -> ServeProcess:
+def server(shared: ServeProcess) -> ServeProcess:
     """The server, running."""
-    return serve()
+    return shared
 
 
 @pytest.fixture
@@ -164,8 +164,12 @@ def test_stop_and_cont(disk: VirtioPci, machine: QtestMachine) -> None:
     assert request.data_in == b"s" * 512 + b"\0"
 
 
-def test_the_guest_switches_the_write_cache(disk: VirtioPci) -> None:
+def test_the_guest_switches_the_write_cache(
+    serve: Callable[[], ServeProcess], boot: Callable[..., QtestMachine]
+) -> None:
     """A configuration write reaches us, and comes back; the capacity is not the guest's to change."""
+    serve()
+    disk = VirtioPci(boot(BLK, "b.sock"), 4)
     disk.start()
     disk.write_config(32, 0)
     disk.write_config(0, 0xFF)

@@ -53,9 +53,9 @@ class Initiator:
 
 
 @pytest.fixture
-def server(serve: Callable[[], ServeProcess]) -> ServeProcess:
+def server(shared: ServeProcess) -> ServeProcess:
     """The server, running."""
-    return serve()
+    return shared
 
 
 @pytest.fixture
