@@ -58,13 +58,13 @@ def test_server_that_fails_at_once_is_quoted(tmp_path: Path) -> None:
 def test_server_that_says_something_else_is_not_ready(tmp_path: Path) -> None:
     """Only the agreed object means ready."""
     with pytest.raises(LabError, match="did not start"):
-        Backend(shell("echo '[1]'; sleep 600"), tmp_path / "log")
+        Backend(shell("echo '[1]'; exec sleep 600"), tmp_path / "log")
 
 
 def test_silent_server_is_given_up(tmp_path: Path) -> None:
     """A server that says nothing is stopped after the patience is over."""
     with pytest.raises(LabError, match="not ready in time"):
-        Backend(shell("sleep 600"), tmp_path / "log", patience=0.2)
+        Backend(shell("exec sleep 600"), tmp_path / "log", patience=0.2)
 
 
 def test_server_that_ended_is_noticed(tmp_path: Path) -> None:
