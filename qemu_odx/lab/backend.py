@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qemu_odx.lab.errors import EndedError, LabError
 from qemu_odx.lab.process import ManagedProcess
@@ -105,17 +105,15 @@ class Backend:
         remaining = max(deadline - time.monotonic(), 0.0)
         readable, _, _ = select.select([self._process.stdout], [], [], remaining)
         line = self._process.stdout.readline() if readable else b""
-        try:
-            ready = json.loads(line)["ready"] is True
-        except (ValueError, KeyError, TypeError):
-            ready = False
-        if not ready:
-            raise self._not_ready(timed_out=not readable)
+        told = _object_of(line)
+        if told.get("ready") is not True:
+            raise self._not_ready(told.get("error"), timed_out=not readable)
 
-    def _not_ready(self, *, timed_out: bool) -> LabError:
-        *others, reason = self._process.last_words().splitlines() or ["it gave no reason"]
+    def _not_ready(self, error: str | None, *, timed_out: bool) -> LabError:
+        """In the server's own words: an error that it told may not be in its log yet."""
+        *others, last = self._process.last_words().splitlines() or ["it gave no reason"]
         cause = "the disk server is not ready in time" if timed_out else "the disk server did not start"
-        said = reason.removeprefix("qemu-odx serve: ")
+        said = error or last.removeprefix("qemu-odx serve: ")
         return LabError(f"{cause}: {said}", "see its log", details="\n".join(others))
 
     @property
@@ -136,3 +134,11 @@ class Backend:
     def stop(self) -> int:
         """Ask it to drain, flush and end; the exit code, which is 0 if all went well. Idempotent."""
         return self._process.stop()
+
+
+def _object_of(line: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}

@@ -55,6 +55,13 @@ def test_server_that_fails_at_once_is_quoted(tmp_path: Path) -> None:
     assert caught.value.details == "before"
 
 
+def test_server_that_tells_its_error_is_quoted_before_it_has_logged_it(tmp_path: Path) -> None:
+    """The object says why."""
+    script = """echo '{"ok": false, "error": "image locked"}'; exec sleep 600"""
+    with pytest.raises(LabError, match="did not start: image locked"):
+        Backend(shell(script), tmp_path / "log")
+
+
 def test_server_that_says_something_else_is_not_ready(tmp_path: Path) -> None:
     """Only the agreed object means ready."""
     with pytest.raises(LabError, match="did not start"):
