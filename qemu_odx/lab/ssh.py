@@ -170,7 +170,12 @@ class GuestShell:
             sftp.put(str(source), target)
 
     def download(self, source: str, target: Path) -> None:
-        """Copy the guest's file `source` to `target`. Raises LabError if there is none."""
+        """Copy the guest's file `source` to `target`.
+
+        Raises:
+            LabError: there is none.
+            OSError: `target` cannot be written.
+        """
         with self._files(f"fetch {source} from the guest") as sftp:
             sftp.open(source).close()  # get() would empty the target first
             sftp.get(source, str(target))
@@ -182,6 +187,8 @@ class GuestShell:
                 yield sftp
                 _let_the_server_close(sftp)
         except BROKEN as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # a file of the host's: what the guest refuses has no name here
             raise LabError(f"cannot {purpose} ({error!r})", "see the guest's serial log") from error
 
     def close(self) -> None:

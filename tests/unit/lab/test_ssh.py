@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
@@ -157,6 +158,37 @@ def test_silence_ends_a_command(home: Path) -> None:
         with pytest.raises(LateError, match=r"silent for 0.3 s during `sleep`; give it longer"):
             shell.run("sleep", seconds=0.3)
         over.set()
+        shell.close()
+
+
+def test_file_of_the_host_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named by the host's own error; what the guest refuses is the lab's."""
+
+    class Files:
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing to close."""
+
+        def open(self, source: str) -> Files:
+            if source == "/missing":
+                raise FileNotFoundError(errno.ENOENT, "No such file")  # as paramiko says it
+            return self
+
+        def close(self) -> None:
+            """There it is."""
+
+        def get(self, _source: str, target: str) -> None:
+            open(target, "wb").close()  # noqa: PTH123 - as paramiko does
+
+    monkeypatch.setattr(paramiko.SFTPClient, "from_transport", lambda _transport: Files())
+    with ssh_server(write_key(home / "key"), lambda _command: (0, "")) as port:
+        shell = GuestShell(port, Login("Administrator", home / "key"))
+        with pytest.raises(IsADirectoryError, match=str(home)):
+            shell.download("/tmp/x", home)  # noqa: S108 - in the guest
+        with pytest.raises(LabError, match="cannot fetch /missing from the guest"):
+            shell.download("/missing", home / "x")
         shell.close()
 
 
