@@ -14,7 +14,7 @@ from rich.table import Table
 
 from qemu_odx.cli.demo_report import reported
 from qemu_odx.cli.demo_wine import print_wine_result
-from qemu_odx.cli.lab_options import FOLDER, fail, make_folder
+from qemu_odx.cli.lab_options import fail, report_option
 from qemu_odx.cli.progress import shown
 from qemu_odx.lab.demo import Cost, DemoResult, run_demo
 from qemu_odx.lab.errors import LabError
@@ -51,14 +51,7 @@ SHOWN_DIGITS = 32  # of 64: enough to compare by eye on a line of 80; --json has
     help="wine: Windows' offload IOCTL from a Windows program through our filter driver, under Wine.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.option(
-    "--report",
-    "report_folder",
-    type=FOLDER,
-    callback=make_folder,
-    metavar="DIR",
-    help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
-)
+@report_option
 def demo(*, guest: str, as_json: bool, report_folder: Path | None) -> None:
     """Boot a guest on our disks, copy by token, overwrite the source in between, and check the data.
 

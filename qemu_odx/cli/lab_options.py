@@ -74,17 +74,26 @@ _OPTIONS = (
 )
 
 
-FOLDER = click.Path(file_okay=False, writable=True, path_type=Path)
+def folder_option(*names: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that takes a folder: that it cannot be made is said before the work, not behind it."""
+    kind = click.Path(file_okay=False, writable=True, path_type=Path)
+    return click.option(*names, type=kind, callback=_make_folder, metavar="DIR", help=about)
 
 
-def make_folder(_context: click.Context, _parameter: click.Parameter, folder: Path | None) -> Path | None:
-    """Callback of an option of type `FOLDER`: that it cannot be made is said before the work, not behind it."""
+def _make_folder(_context: click.Context, _parameter: click.Parameter, folder: Path | None) -> Path | None:
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise click.BadParameter(f"folder {folder} cannot be made ({error.strerror})") from error
     return folder
+
+
+report_option = folder_option(
+    "--report",
+    "report_folder",
+    about="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
+)
 
 
 @dataclass(frozen=True, slots=True)

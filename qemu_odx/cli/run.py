@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
 
-from qemu_odx.cli.lab_options import FOLDER, LabChoice, complain, fail, lab_options, make_folder
+from qemu_odx.cli.lab_options import LabChoice, complain, fail, folder_option, lab_options, report_option
 from qemu_odx.cli.progress import Shown, shown
 from qemu_odx.cli.run_report import run_with_report
 from qemu_odx.cli.values import Seconds
@@ -74,21 +74,8 @@ class _WithExamples(click.RichCommand):
     show_default=True,
     help="Of which runs logs and results are kept.",
 )
-@click.option(
-    "--logs",
-    type=FOLDER,
-    callback=make_folder,
-    metavar="DIR",
-    help="Put them there in any case.",
-)
-@click.option(
-    "--report",
-    "report_folder",
-    type=FOLDER,
-    callback=make_folder,
-    metavar="DIR",
-    help="Write index.html, junit.xml, report.json and the logs there (docs/report.md).",
-)
+@folder_option("--logs", about="Put them there in any case.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
 @click.option("--list", "listing", is_flag=True, help="List our scripts for this guest and end.")
 @click.argument("script", required=False)
