@@ -267,9 +267,12 @@ class Machine(RuleBasedStateMachine):
         self.through(lambda life: life.disks[lun].write(lba * BLOCK, [content]))
         self.oracle.write(lun, lba, content)
 
-    @rule(data=st.data(), lun=luns, equal=st.booleans(), intrude=st.booleans())
-    def compare_and_write(self, data: st.DataObject, lun: int, equal: bool, intrude: bool) -> None:
-        """COMPARE AND WRITE; if it is sent again, another one may have written there before that."""
+    @rule(data=st.data(), lun=luns, equal=st.booleans(), intrude=st.booleans(), after=st.integers(0, 5))
+    def compare_and_write(
+        self, data: st.DataObject, lun: int, equal: bool, intrude: bool, after: int
+    ) -> None:
+        """COMPARE AND WRITE, killed on the way; another one may write there before it is sent again."""
+        self.begin().fuse = after
         lba, blocks = data.draw(places(200))
         old = self.oracle.read(lun, lba, blocks)
         new, theirs = (random.Random(next(self.stamps)).randbytes(blocks * BLOCK) for _ in range(2))
