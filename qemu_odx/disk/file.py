@@ -6,12 +6,12 @@ read and write it; `target/execute.py` takes snapshots of it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import os
 import stat
 import threading
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
@@ -27,10 +27,9 @@ from qemu_odx.disk.snapshots import CopyTarget, FileSnapshot, nobody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from qemu_odx.disk.journal import DiskJournal, Legacy
-    from qemu_odx.disk.port import CopyMethod, Extent, Io, Snapshot
+    from qemu_odx.disk.port import Around, Change, CopyMethod, Extent, Io, Snapshot
     from qemu_odx.disk.snapshots import Fragment, VaultKeeper
 
 __all__ = ["DiskError", "FileDisk", "open_disk"]
@@ -207,13 +206,7 @@ class FileDisk(CopyTarget):
             self._guard.end(ticket)
             self._time(start)
 
-    def update(
-        self,
-        offset: int,
-        length: int,
-        change: Callable[[bytes], bytes | None],
-        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-    ) -> bool:
+    def update(self, offset: int, length: int, change: Change, around: Around = nullcontext) -> bool:
         """Read the range and write what `change` makes of it, no other write in between. Raises OSError."""
         self._check_writable(offset, length)
         with self._guard.alone(offset, offset + length):
@@ -294,7 +287,7 @@ class FileDisk(CopyTarget):
             raise _outside(self.name)
         return snapshot
 
-    @contextlib.contextmanager
+    @contextmanager
     def overwriting(self, offset: int, length: int) -> Iterator[Callable[[Fragment, int], CopyMethod]]:
         """A write in flight of the range: inside, fragments may be copied to offsets in it."""
         ticket = self._begin(offset, length)

@@ -20,6 +20,12 @@ T = TypeVar("T")
 Io: TypeAlias = "tuple[bool, int, int, Sequence[memoryview | bytes]]"
 """One transfer: whether it is a write, offset, length, and the buffers, `length` bytes in all."""
 
+Change: TypeAlias = "Callable[[bytes], bytes | None]"
+"""What becomes of the bytes of a range: as many others, or None for no write."""
+
+Around: TypeAlias = "Callable[[], AbstractContextManager[object]]"
+"""Makes what a write happens inside of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -157,14 +163,8 @@ class Disk(Protocol):
     def write(self, offset: int, data: Sequence[memoryview | bytes]) -> None:
         """Write the buffers from `offset` on, preserving what snapshots protect. Raises OSError."""
 
-    def update(
-        self,
-        offset: int,
-        length: int,
-        change: Callable[[bytes], bytes | None],
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> bool:
-        """Read the range and write what `change` makes of its bytes (as many, or None for nothing).
+    def update(self, offset: int, length: int, change: Change, around: Around = nullcontext) -> bool:
+        """Read the range and write what `change` makes of its bytes.
 
         No other write to the range comes in between, by whatever path. False if `change` gave None. Keep the
         range small: writes to it wait meanwhile. The write happens inside of what `around` makes, and so does

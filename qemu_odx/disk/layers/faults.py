@@ -16,10 +16,9 @@ from qemu_odx.disk.file import FileDisk
 from qemu_odx.disk.layers.layer import Layer, layers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
-    from qemu_odx.disk.port import Disk, Extent, Io, Snapshot
+    from qemu_odx.disk.port import Around, Change, Disk, Extent, Io, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +94,7 @@ class FaultLayer(Layer):
             data = [_flipped(b"".join(data), breakage)]
         self.inner.write(offset, data)
 
-    def update(
-        self,
-        offset: int,
-        length: int,
-        change: Callable[[bytes], bytes | None],
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> bool:
+    def update(self, offset: int, length: int, change: Change, around: Around = nullcontext) -> bool:
         """Change what a breakage leaves of the range. Raises OSError."""
         breakages = self._breakages("disk-write", offset, length)
 

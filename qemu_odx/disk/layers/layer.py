@@ -13,10 +13,9 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Sequence
 
-    from qemu_odx.disk.port import Disk, Extent, Io, Snapshot
+    from qemu_odx.disk.port import Around, Change, Disk, Extent, Io, Snapshot
 
 
 class Layer:
@@ -86,13 +85,7 @@ class Layer:
         """Write the buffers from `offset` on; token copies to this disk come here too. Raises OSError."""
         self.inner.write(offset, data)
 
-    def update(
-        self,
-        offset: int,
-        length: int,
-        change: Callable[[bytes], bytes | None],
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> bool:
+    def update(self, offset: int, length: int, change: Change, around: Around = nullcontext) -> bool:
         """Read the range and write what `change` makes of it, no other write in between. Raises OSError."""
         return self.inner.update(offset, length, change, around)
 

@@ -25,10 +25,9 @@ from qemu_odx.disk.layers.layer import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from qemu_odx.disk.port import Disk, Extent, Snapshot
+    from qemu_odx.disk.port import Around, Change, Disk, Extent, Snapshot
 
 VOLATILE = 32 << 20
 """Bytes that the modelled cache holds; the oldest beyond that are on the medium."""
@@ -109,13 +108,7 @@ class PowerCutLayer(Layer):
         for at, size in _steps(offset, length):
             self._change(at, size, lambda at=at, size=size: zero(at, size, unmap=unmap))  # type: ignore[misc]
 
-    def update(
-        self,
-        offset: int,
-        length: int,
-        change: Callable[[bytes], bytes | None],
-        around: Callable[[], AbstractContextManager[object]] = nullcontext,
-    ) -> bool:
+    def update(self, offset: int, length: int, change: Change, around: Around = nullcontext) -> bool:
         """Read and write in the modelled cache. Raises OSError."""
         return self._change(offset, length, lambda: self.inner.update(offset, length, change, around))
 

@@ -10,11 +10,11 @@ nothing is known, never a false alarm. What a token shows must be what its block
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from qemu_odx.disk.layers.record import Write
-    from qemu_odx.disk.port import Disk, Extent, Snapshot
+    from qemu_odx.disk.port import Around, Change, Disk, Extent, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -97,13 +97,7 @@ class VerifyLayer(Layer):
             self.inner.write(offset, [copy])
             change.became(copy)
 
-    def update(
-        self,
-        offset: int,
-        length: int,
-        change: Callable[[bytes], bytes | None],
-        around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-    ) -> bool:
+    def update(self, offset: int, length: int, change: Change, around: Around = nullcontext) -> bool:
         """Read the range, compare, and write what `change` makes of it. Raises OSError."""
         with self._changing(offset, length, "a compare and write") as changing:
 
@@ -216,7 +210,7 @@ class VerifyLayer(Layer):
         count = max(0, (offset + length) // size - first)
         return first, count, first * size - offset
 
-    @contextlib.contextmanager
+    @contextmanager
     def _changing(self, offset: int, length: int, what: str) -> Iterator[_Change]:
         """A change of a range that is held alone; on entry nothing is known of its blocks."""
         who = self.requests.naming(offset, length) or what
