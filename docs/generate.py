@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.target.commands.table import HANDLERS
 from qemu_odx.target.lun import LogicalUnit
 from qemu_odx.target.manager import CopyManager
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi.opcodes import OPERATIONS, Data, Operation
 from qemu_odx.wire.scsi.sense import Key, Sense
 

@@ -23,7 +23,7 @@ from qemu_odx.testing.clock import VirtualClock
 from qemu_odx.testing.driver import DriverQueue
 from qemu_odx.testing.ram import GuestRam
 from qemu_odx.testing.runner import InlineRunner
-from qemu_odx.tokens.registry import Fault, Token
+from qemu_odx.tokens.token import Fault, Token
 from qemu_odx.trace import payload
 from qemu_odx.virtio.blk import BlkDevice
 from qemu_odx.virtio.chain import MAX_REQUEST_BYTES

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qemu_odx.tokens.operations import OperationStatus
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 
 if TYPE_CHECKING:
     from qemu_odx.disk.port import Snapshot
     from qemu_odx.server.events import Events
     from qemu_odx.target.manager import CopyManager
     from qemu_odx.tokens.operations import Operation
-    from qemu_odx.tokens.registry import Token
+    from qemu_odx.tokens.token import Token
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.disk.layers.layer import layers_of
 from qemu_odx.disk.layers.power_cut import PowerCutLayer
 from qemu_odx.server.witness import verify_layer
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from qemu_odx.wire.vhost_user import BackendRequest
 if TYPE_CHECKING:
     from qemu_odx.server.config import Export
     from qemu_odx.tokens.operations import Operation
-    from qemu_odx.tokens.registry import Fault, Token
+    from qemu_odx.tokens.token import Fault, Token
     from qemu_odx.trace.recorder import Recorder
 
 

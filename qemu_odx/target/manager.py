@@ -20,7 +20,8 @@ from qemu_odx.target.reservations import Reservations
 from qemu_odx.target.swaps import Swaps
 from qemu_odx.tokens.limits import Quotas
 from qemu_odx.tokens.operations import RETENTION, OperationStatus, OperationTable
-from qemu_odx.tokens.registry import Fault, TokenRegistry
+from qemu_odx.tokens.registry import TokenRegistry
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi import sense
 
 if TYPE_CHECKING:

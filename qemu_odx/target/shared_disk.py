@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qemu_odx.target.port import initiator_port
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi import sense
 
 if TYPE_CHECKING:

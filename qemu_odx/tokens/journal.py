@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from qemu_odx.tokens.operations import Operation
-    from qemu_odx.tokens.registry import Token, Tombstone
+    from qemu_odx.tokens.token import Token, Tombstone
 
 P = TypeVar("P")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.tap.exchange import Exchange
     from qemu_odx.tokens.operations import Operation
-    from qemu_odx.tokens.registry import Fault, Token
+    from qemu_odx.tokens.token import Fault, Token
     from qemu_odx.trace.schema import Record
     from qemu_odx.trace.sink import Sink
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qemu_odx.disk.port import Disk, Snapshot
-    from qemu_odx.tokens.registry import Fault, Token
+    from qemu_odx.tokens.token import Fault, Token
 
 BLOCKS, SIZE = 64, 512
 CLEAN = 2

@@ -14,7 +14,7 @@ from qemu_odx.server.journal.names import identifier_name, name_of, nexus_of, so
 from qemu_odx.server.journal.swaps import SwapNotes
 from qemu_odx.target.recovery import OldCopy
 from qemu_odx.tokens.operations import RETENTION, Operation, OperationStatus
-from qemu_odx.tokens.registry import Fault, Token, Tombstone, tombstone
+from qemu_odx.tokens.token import Fault, Token, Tombstone, tombstone
 from qemu_odx.wire.scsi import rod_token, sense
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from qemu_odx.server.journal.copies import CopyJournal
 from qemu_odx.server.journal.disks import ImageJournal
 from qemu_odx.server.journal.slots import SlotJournal
 from qemu_odx.server.journal.store import JournalError, Store
-from qemu_odx.tokens.registry import Fault, tombstone
+from qemu_odx.tokens.token import Fault, tombstone
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from qemu_odx.server.backend import Backend
     from qemu_odx.server.statistics.histogram import Histogram
     from qemu_odx.tokens.operations import Operation
-    from qemu_odx.tokens.registry import Fault, Token
+    from qemu_odx.tokens.token import Fault, Token
 
 _OPERATION: Final = ("export", "queue", "operation")
 

@@ -20,7 +20,7 @@ from qemu_odx.target.copying import CopyResult, copy_rod, make_stable
 from qemu_odx.target.plan import GOOD, StartCopy
 from qemu_odx.target.policy import OverAsk, RefusedWrite
 from qemu_odx.tokens.operations import Event, Operation, OperationStatus
-from qemu_odx.tokens.registry import Fault, Token
+from qemu_odx.tokens.token import Fault, Token
 from qemu_odx.wire.scsi import rod_token, sense
 from qemu_odx.wire.scsi.fields import u32
 from qemu_odx.wire.scsi.sense import Key, Sense, Status

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,8 @@ from qemu_odx.target.manager import CopyManager
 from qemu_odx.target.plan import GOOD
 from qemu_odx.target.policy import Policy
 from qemu_odx.tokens import registry
-from qemu_odx.tokens.registry import Fault, Token, TokenRegistry
+from qemu_odx.tokens.registry import TokenRegistry
+from qemu_odx.tokens.token import Fault, Token
 from qemu_odx.wire.scsi import rod_token, sense
 from qemu_odx.wire.scsi.fields import u32
 from qemu_odx.wire.scsi.token_lists import CopyStatus, PopulateToken, WriteUsingToken

@@ -18,7 +18,8 @@ from qemu_odx.target.port import Reply
 from qemu_odx.testing.conformance import run
 from qemu_odx.tokens import registry
 from qemu_odx.tokens.operations import Event, Operation, OperationStatus, OperationTable
-from qemu_odx.tokens.registry import Fault, TokenRegistry
+from qemu_odx.tokens.registry import TokenRegistry
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi import rod_token, sense
 from qemu_odx.wire.scsi.fields import put32, u32
 from qemu_odx.wire.scsi.sense import Sense, Status

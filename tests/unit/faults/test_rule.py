@@ -11,7 +11,7 @@ from qemu_odx.faults.actions import ACTIONS
 from qemu_odx.faults.errors import FaultRuleError
 from qemu_odx.faults.match import When
 from qemu_odx.faults.senses import SENSES
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi.sense import Key, Status
 
 

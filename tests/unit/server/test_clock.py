@@ -10,7 +10,7 @@ from qemu_odx.server.clock import VirtualClock
 from qemu_odx.server.expiry import Expiry
 from qemu_odx.target.manager import CopyManager
 from qemu_odx.testing.runner import InlineRunner
-from qemu_odx.tokens.registry import Fault, Token
+from qemu_odx.tokens.token import Fault, Token
 from qemu_odx.wire.scsi.rod_token import RodType, TokenHeader
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qemu_odx.target.port import LoginNexus, Reply, Task
 from qemu_odx.testing.runner import HeldRunner
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi.sense import parse
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 

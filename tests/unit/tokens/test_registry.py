@@ -10,7 +10,8 @@ import pytest
 
 from qemu_odx.testing.clock import VirtualClock
 from qemu_odx.tokens.limits import Quotas
-from qemu_odx.tokens.registry import REMEMBERED_AT_LEAST, Fault, Token, TokenRegistry, real_type
+from qemu_odx.tokens.registry import REMEMBERED_AT_LEAST, TokenRegistry, real_type
+from qemu_odx.tokens.token import Fault, Token
 from qemu_odx.wire.scsi import rod_token
 from qemu_odx.wire.scsi.rod_token import RodType, TokenHeader
 

@@ -12,7 +12,7 @@ from trace_bench import read, recorder
 from qemu_odx.cli.trace import trace
 from qemu_odx.tap.decision import Answer, Decision, Delay
 from qemu_odx.testing.tap_bench import Rule, TapBench
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.trace.stats import percentile
 from qemu_odx.wire.dsm.codes import ControlCode, DsmAction
 from qemu_odx.wire.dsm.structures import (

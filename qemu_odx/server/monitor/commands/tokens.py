@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from qemu_odx.server.monitor.errors import MonitorError, not_found
 from qemu_odx.server.news import token_name
 from qemu_odx.target.port import LoginNexus
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi.rod_token import RodType
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from qemu_odx.disk.port import Snapshot
     from qemu_odx.server.backend import Backend
-    from qemu_odx.tokens.registry import Token
+    from qemu_odx.tokens.token import Token
 
 MOST_EXTENTS = 16
 """Extents of a token that are told; the rest is counted."""

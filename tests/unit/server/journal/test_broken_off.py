@@ -10,7 +10,7 @@ from life import SIZE, Killed, Life
 
 from qemu_odx.testing.initiator import Initiator
 from qemu_odx.testing.runner import HeldRunner
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi.token_lists import Range, TokenInformation
 
 if TYPE_CHECKING:

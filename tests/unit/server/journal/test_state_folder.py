@@ -20,7 +20,7 @@ from qemu_odx.server.journal import disks, store
 from qemu_odx.server.journal.folder import StateFolder
 from qemu_odx.server.journal.store import JournalError, Store
 from qemu_odx.testing.clock import VirtualClock
-from qemu_odx.tokens.registry import Fault
+from qemu_odx.tokens.token import Fault
 from qemu_odx.wire.scsi.token_lists import Range
 
 if TYPE_CHECKING:
