@@ -56,7 +56,7 @@ class ManagedProcess:
             patience: how long, in seconds, SIGTERM may take to end it before SIGKILL does; None: as usual.
 
         Raises:
-            LabError: the program could not be started.
+            MissingError: the program could not be started.
         """
         self.name = name
         self.log = log
